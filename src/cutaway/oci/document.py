@@ -4,7 +4,7 @@ An OCI document is a class with annotated fields:
 
     class Process(Document):
         args: list[str] = []
-        no_new_privileges: bool | None = field(name="noNewPrivileges")
+        io_priority: IoPriority | None = field(default=None, name="ioPriority")
 
 and is read with `decode(Process, obj)`, which either returns a fully typed value or raises
 `InvalidArgument` naming the JSON path and what was expected (`process.args[0]: expected string,
@@ -44,12 +44,12 @@ class _Field:
         self.name = name
 
 
-def field(*, default: "Any" = None, name: str | None = None) -> "Any":
-    """Declare a field whose JSON key is not the camelCase of its attribute."""
-    return _Field(default, name)
-
-
 _MISSING = object()
+
+
+def field(*, default: "Any" = _MISSING, name: str | None = None) -> "Any":
+    """Declare a field whose JSON key is not the camelCase of its attribute; required without a default."""
+    return _Field(default, name)
 
 
 def _camel(name: str) -> str:
@@ -71,7 +71,10 @@ class Document:
             key = _camel(name)
             if isinstance(default, _Field):
                 key, default = default.name or key, default.default
-                setattr(cls, name, default)
+                if default is _MISSING:
+                    delattr(cls, name)
+                else:
+                    setattr(cls, name, default)
             fields[name] = (key, annotation, default)
         cls._fields = fields
 

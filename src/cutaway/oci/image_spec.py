@@ -26,8 +26,8 @@ CONFIG_TYPES = (OCI_CONFIG, DOCKER_CONFIG)
 class Platform(Document):
     architecture: str
     os: str
-    os_version: str | None = field(name="os.version")
-    os_features: list[str] | None = field(name="os.features")
+    os_version: str | None = field(default=None, name="os.version")
+    os_features: list[str] | None = field(default=None, name="os.features")
     variant: str | None = None
 
 
@@ -64,28 +64,28 @@ class Index(Document):
 class Healthcheck(Document):
     """Docker's extension of the configuration; durations in nanoseconds."""
 
-    test: list[str] | None = field(name="Test")
-    interval: int | None = field(name="Interval")
-    timeout: int | None = field(name="Timeout")
-    start_period: int | None = field(name="StartPeriod")
-    retries: int | None = field(name="Retries")
+    test: list[str] | None = field(default=None, name="Test")
+    interval: int | None = field(default=None, name="Interval")
+    timeout: int | None = field(default=None, name="Timeout")
+    start_period: int | None = field(default=None, name="StartPeriod")
+    retries: int | None = field(default=None, name="Retries")
 
 
 class ContainerConfig(Document):
     """The `config` object of an image configuration: defaults for containers of it."""
 
-    user: str | None = field(name="User")
-    exposed_ports: dict[str, dict[str, object]] | None = field(name="ExposedPorts")
-    env: list[str] | None = field(name="Env")
-    entrypoint: list[str] | None = field(name="Entrypoint")
-    cmd: list[str] | None = field(name="Cmd")
-    volumes: dict[str, dict[str, object]] | None = field(name="Volumes")
-    working_dir: str | None = field(name="WorkingDir")
-    labels: dict[str, str] | None = field(name="Labels")
-    stop_signal: str | None = field(name="StopSignal")
-    healthcheck: Healthcheck | None = field(name="Healthcheck")
-    on_build: list[str] | None = field(name="OnBuild")
-    shell: list[str] | None = field(name="Shell")
+    user: str | None = field(default=None, name="User")
+    exposed_ports: dict[str, dict[str, object]] | None = field(default=None, name="ExposedPorts")
+    env: list[str] | None = field(default=None, name="Env")
+    entrypoint: list[str] | None = field(default=None, name="Entrypoint")
+    cmd: list[str] | None = field(default=None, name="Cmd")
+    volumes: dict[str, dict[str, object]] | None = field(default=None, name="Volumes")
+    working_dir: str | None = field(default=None, name="WorkingDir")
+    labels: dict[str, str] | None = field(default=None, name="Labels")
+    stop_signal: str | None = field(default=None, name="StopSignal")
+    healthcheck: Healthcheck | None = field(default=None, name="Healthcheck")
+    on_build: list[str] | None = field(default=None, name="OnBuild")
+    shell: list[str] | None = field(default=None, name="Shell")
 
 
 class RootFs(Document):
@@ -95,10 +95,10 @@ class RootFs(Document):
 
 class History(Document):
     created: str | None = None
-    created_by: str | None = field(name="created_by")
+    created_by: str | None = field(default=None, name="created_by")
     author: str | None = None
     comment: str | None = None
-    empty_layer: bool | None = field(name="empty_layer")
+    empty_layer: bool | None = field(default=None, name="empty_layer")
 
 
 class ImageConfig(Document):
@@ -106,7 +106,7 @@ class ImageConfig(Document):
     author: str | None = None
     architecture: str
     os: str
-    os_version: str | None = field(name="os.version")
+    os_version: str | None = field(default=None, name="os.version")
     variant: str | None = None
     config: ContainerConfig | None = None
     rootfs: RootFs

@@ -70,8 +70,8 @@ class Process(Document):
     oom_score_adj: int | None = None
     selinux_label: str | None = None
     scheduler: Scheduler | None = None
-    io_priority: IoPriority | None = field(name="ioPriority")
-    exec_cpu_affinity: CpuAffinity | None = field(name="execCPUAffinity")
+    io_priority: IoPriority | None = field(default=None, name="ioPriority")
+    exec_cpu_affinity: CpuAffinity | None = field(default=None, name="execCPUAffinity")
 
 
 class Root(Document):
@@ -138,9 +138,9 @@ class Memory(Document):
     reservation: int | None = None
     swap: int | None = None
     kernel: int | None = None
-    kernel_tcp: int | None = field(name="kernelTCP")
+    kernel_tcp: int | None = field(default=None, name="kernelTCP")
     swappiness: int | None = None
-    disable_oom_killer: bool | None = field(name="disableOOMKiller")
+    disable_oom_killer: bool | None = field(default=None, name="disableOOMKiller")
     use_hierarchy: bool | None = None
     check_before_update: bool | None = None
 
@@ -180,8 +180,12 @@ class BlockIo(Document):
     weight_device: list[WeightDevice] | None = None
     throttle_read_bps_device: list[ThrottleDevice] | None = None
     throttle_write_bps_device: list[ThrottleDevice] | None = None
-    throttle_read_iops_device: list[ThrottleDevice] | None = field(name="throttleReadIOPSDevice")
-    throttle_write_iops_device: list[ThrottleDevice] | None = field(name="throttleWriteIOPSDevice")
+    throttle_read_iops_device: list[ThrottleDevice] | None = field(
+        default=None, name="throttleReadIOPSDevice"
+    )
+    throttle_write_iops_device: list[ThrottleDevice] | None = field(
+        default=None, name="throttleWriteIOPSDevice"
+    )
 
 
 class HugepageLimit(Document):
@@ -195,7 +199,7 @@ class NetworkPriority(Document):
 
 
 class NetworkControl(Document):
-    class_id: int | None = field(name="classID")
+    class_id: int | None = field(default=None, name="classID")
     priorities: list[NetworkPriority] | None = None
 
 
@@ -209,7 +213,7 @@ class Resources(Document):
     memory: Memory | None = None
     cpu: Cpu | None = None
     pids: Pids | None = None
-    block_io: BlockIo | None = field(name="blockIO")
+    block_io: BlockIo | None = field(default=None, name="blockIO")
     hugepage_limits: list[HugepageLimit] | None = None
     network: NetworkControl | None = None
     rdma: dict[str, RdmaLimit] | None = None
@@ -246,7 +250,7 @@ class TimeOffset(Document):
 
 
 class IntelRdt(Document):
-    clos_id: str | None = field(name="closID")
+    clos_id: str | None = field(default=None, name="closID")
     l3_cache_schema: str | None = None
     mem_bw_schema: str | None = None
 

@@ -101,7 +101,11 @@ def _connect(endpoint: str) -> "tuple[Any, str, str]":
     if scheme == "unix":
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         connection.settimeout(_CONNECT_SECONDS)
-        connection.connect(rest)
+        try:
+            connection.connect(rest)
+        except OSError:
+            connection.close()
+            raise
         return connection, "localhost", PATH
     if scheme != "http":
         raise ValueError("an OTLP endpoint is unix:///path or http://host:port")
