@@ -1,0 +1,78 @@
+"""The daemon as one object: what its services share, and the order in which it comes up and goes down."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cutaway.containerd.bus import Bus
+from cutaway.containerd.config import Config
+from cutaway.containerd.metadata.database import Database, server_uuid
+from cutaway.containerd.workers import Workers
+
+if TYPE_CHECKING:
+    from cutaway.containerd.server import Service
+
+log = logging.getLogger("containerd")
+
+
+class Part(Protocol):
+    """A part of the daemon with a life of its own: `cutaway.containerd.tasks.create(app)` returns one."""
+
+    def services(self) -> list[Service]: ...
+
+    async def start(self) -> None:
+        """Before the first call is served: adopt what runs."""
+
+    async def stop(self) -> None:
+        """After the last call. Shims and their tasks go on."""
+
+
+class App:
+    """Shared things, which belong to the event loop's thread unless their own text says otherwise."""
+
+    def __init__(self, config: Config, zygote: Any = None) -> None:
+        """Open what is on disk and repair what a crash has left. Raises `FailedPrecondition`.
+
+        `zygote` is what `cutaway.containerd.zygote.start()` returned, or None without one.
+        """
+        self.config = config
+        self.zygote = zygote
+        self.bus = Bus()
+        self.db = Database(config.database)
+        self.uuid = self.db.write_now(server_uuid)
+        self.workers = Workers()
+        self.tasks = _tasks(self)
+
+    def services(self) -> list[Service]:
+        """All gRPC services."""
+        from cutaway.containerd.services.health import Health
+        from cutaway.containerd.services.introspection import Introspection
+        from cutaway.containerd.services.namespaces import Namespaces
+        from cutaway.containerd.services.version import Version
+
+        own: list[Service] = [Version(), Health(), Introspection(self), Namespaces(self)]
+        return own + (self.tasks.services() if self.tasks else [])
+
+    async def start(self) -> None:
+        """What has to run before the first call is served."""
+        if self.tasks:
+            await self.tasks.start()
+
+    async def stop(self) -> None:
+        """After the last call: end what runs and close what is open."""
+        self.bus.close()
+        if self.tasks:
+            await self.tasks.stop()
+        self.workers.close()
+        self.db.close()
+
+
+def _tasks(app: App) -> Part | None:
+    name = "cutaway.containerd.tasks"
+    if importlib.util.find_spec(name) is None:
+        return None
+    part: Part = importlib.import_module(name).create(app)
+    return part

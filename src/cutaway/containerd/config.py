@@ -1,0 +1,129 @@
+"""What `cutaway-containerd` is told: flags over a file over defaults.
+
+The file is containerd's `config.toml`, of which we read what has a meaning here: `root`, `state`,
+`[grpc] address`, `[ttrpc] address` and `[debug] level`. Everything else in it is left alone, so that a
+dockerd that writes such a file for its own containerd can start this one (`--config FILE --log-level info`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cutaway import __version__
+from cutaway.errors import InvalidArgument, NotFound
+
+DEFAULT_ROOT = "/var/lib/cutaway/containerd"
+DEFAULT_STATE = "/run/cutaway/containerd"
+DEFAULT_ADDRESS = "/run/cutaway/containerd/containerd.sock"
+
+# unix(7): sun_path holds 108 bytes with its ending zero.
+MAX_SOCKET_PATH = 107
+
+LOG_LEVELS = {"trace": "DEBUG", "debug": "DEBUG", "info": "INFO", "warn": "WARNING", "warning": "WARNING",
+              "error": "ERROR", "fatal": "CRITICAL", "panic": "CRITICAL"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of one daemon."""
+
+    root: Path
+    """Persistent state: content, snapshots, metadata."""
+    state: Path
+    """State of this boot: bundles, sockets."""
+    address: str
+    """Path of the gRPC socket."""
+    ttrpc_address: str
+    """Path of the socket on which shims hand in events; shims get it as TTRPC_ADDRESS."""
+    log_level: str = "info"
+    """One of containerd's words; `debug` and finer also make shims verbose."""
+    zygote: bool = True
+    """Whether our own shim may be started by fork instead of exec."""
+
+    @property
+    def content_root(self) -> Path:
+        return self.root / "content"
+
+    @property
+    def snapshots_root(self) -> Path:
+        return self.root / "snapshots"
+
+    @property
+    def database(self) -> Path:
+        return self.root / "metadata.db"
+
+    @property
+    def debug(self) -> bool:
+        return LOG_LEVELS[self.log_level] == "DEBUG"
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(
+        prog="cutaway-containerd",
+        description="Keeps images, snapshots and containers; runs tasks through shims (containerd's API).",
+        allow_abbrev=False,
+    )
+    found.add_argument("-c", "--config", metavar="FILE", help="a containerd config.toml; flags win over it")
+    found.add_argument("--root", metavar="DIR", help=f"persistent state (default {DEFAULT_ROOT})")
+    found.add_argument("--state", metavar="DIR", help=f"state of this boot (default {DEFAULT_STATE})")
+    found.add_argument("-a", "--address", metavar="SOCKET", help=f"gRPC socket (default {DEFAULT_ADDRESS})")
+    found.add_argument("-l", "--log-level", choices=sorted(LOG_LEVELS), help="default info")
+    found.add_argument("--no-zygote", action="store_true", help="always exec shims")
+    found.add_argument("-v", "--version", action="version", version=f"cutaway-containerd {__version__}")
+    return found
+
+
+def load(argv: list[str] | None) -> Config:
+    """The settings from a command line. Raises `NotFound` or `InvalidArgument` about the file."""
+    flags = parser().parse_args(argv)
+    file = read_file(Path(flags.config)) if flags.config else {}
+    address = flags.address or text(file, "grpc", "address") or DEFAULT_ADDRESS
+    config = Config(
+        root=Path(flags.root or text(file, "root") or DEFAULT_ROOT).absolute(),
+        state=Path(flags.state or text(file, "state") or DEFAULT_STATE).absolute(),
+        address=socket_path(address),
+        ttrpc_address=socket_path(
+            text(file, "ttrpc", "address") or address.removeprefix("unix://") + ".ttrpc"
+        ),
+        log_level=flags.log_level or text(file, "debug", "level") or "info",
+        zygote=not flags.no_zygote,
+    )
+    if config.log_level not in LOG_LEVELS:
+        raise InvalidArgument(f"log level {config.log_level!r} is none of {', '.join(LOG_LEVELS)}")
+    return config
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise NotFound(f"config file {path} does not exist") from None
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"config file {path}: {error}") from None
+
+
+def text(file: dict[str, Any], *keys: str) -> str:
+    """A string in the file, or "" where there is none."""
+    value: Any = file
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InvalidArgument(f"config file: {'.'.join(keys)} must be a string")
+    return value
+
+
+def socket_path(address: str) -> str:
+    """An address as a path that fits into a socket's name."""
+    path = str(Path(address.removeprefix("unix://")).absolute())
+    if len(path.encode()) > MAX_SOCKET_PATH:
+        raise InvalidArgument(
+            f"socket path {path} is longer than {MAX_SOCKET_PATH} bytes; choose a shorter --address"
+        )
+    return path

@@ -1,0 +1,123 @@
+"""`cutaway-containerd`: the program.
+
+Order matters: the zygote is forked before gRPC is imported, because a fork of a process that has gRPC's
+threads is not safe, and what the zygote does not need should not be in its memory.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from cutaway.containerd import config as settings
+from cutaway.containerd.locks import RootLock, clear_socket
+from cutaway.errors import CutawayError, PermissionDenied
+from cutaway.trace import otlp, spans
+
+if TYPE_CHECKING:
+    from cutaway.containerd.app import App
+    from cutaway.containerd.config import Config
+
+log = logging.getLogger("containerd")
+
+# How long running calls may take to end once the daemon is told to.
+GRACE_SECONDS = 5.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the daemon until SIGTERM or SIGINT; returns the exit code."""
+    try:
+        config = settings.load(argv)
+        start_logging(config)
+        with ExitStack() as held:
+            prepare(config, held)
+            serve(config, held)
+    except CutawayError as error:
+        print(f"cutaway-containerd: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def start_logging(config: Config) -> None:
+    logging.basicConfig(
+        level=settings.LOG_LEVELS[config.log_level],
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def prepare(config: Config, held: ExitStack) -> None:
+    """Make directories and take what only one daemon may have. Raises classes of `cutaway.errors`."""
+    try:
+        # 0711: shims and runtimes of other users reach what is theirs below it, and list nothing.
+        for directory in (config.root, config.state):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+        for address in (config.address, config.ttrpc_address):
+            os.makedirs(os.path.dirname(address), exist_ok=True, mode=0o711)
+    except OSError as error:
+        raise PermissionDenied(f"{error.filename} cannot be made: {error.strerror}") from None
+    lock = RootLock(config.root)
+    held.callback(lock.release)
+    clear_socket(config.address)
+    clear_socket(config.ttrpc_address)
+
+
+def serve(config: Config, held: ExitStack) -> None:
+    zygote = start_zygote(held) if config.zygote else None
+    endpoint = os.environ.get(otlp.ENDPOINT, "")
+    sink = otlp.Background(endpoint) if endpoint else None
+    spans.configure("cutaway-containerd", sink)
+
+    import asyncio
+
+    from cutaway.containerd.app import App
+
+    app = App(config, zygote)
+    asyncio.run(run(app))
+    if sink:
+        sink.flush()
+
+
+def start_zygote(held: ExitStack) -> Any:
+    """The process that forks shims, closed with the daemon; None where there is none."""
+    name = "cutaway.containerd.zygote"
+    if importlib.util.find_spec(name) is None:
+        return None
+    zygote = importlib.import_module(name).start()
+    held.callback(zygote.close)
+    return zygote
+
+
+async def run(app: App) -> None:
+    """Serve until a signal ends it."""
+    import asyncio
+    import signal
+
+    from cutaway.containerd import server as grpc_server
+
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    await app.start()
+    server = grpc_server.start(app.services(), app.config.address)
+    try:
+        await server.start()
+        log.info("serving on %s", app.config.address)
+        await ended.wait()
+        log.info("stopping")
+        # Streams without end (subscriptions) end with the bus; the rest gets its time.
+        app.bus.close()
+        await server.stop(GRACE_SECONDS)
+    finally:
+        await app.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Metadata in SQLite: schema, transactions and one module for each kind of object."""

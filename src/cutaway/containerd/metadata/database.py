@@ -1,0 +1,117 @@
+"""Transactions on the metadata database.
+
+One thread writes and one reads, each with its own connection, so that nobody ever meets a locked
+database, and a long commit delays no reader. A function that is given to `write` sees one transaction:
+it takes effect as a whole or, when the function raises, not at all.
+
+SQLite runs in WAL mode with `synchronous=NORMAL`: a killed daemon loses nothing; a machine that loses
+power may lose the last transactions, never their order. Who destroys what a lost transaction may still
+refer to calls `flush` first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sqlite3
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from cutaway.containerd.metadata.schema import migrate
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Transaction = sqlite3.Connection
+"""What the functions given to `read` and `write` get: a connection within a transaction."""
+
+
+class Database:
+    """The metadata of one daemon."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the database and bring it up to date. Raises `FailedPrecondition`."""
+        self._writer = connect(path)
+        try:
+            migrate(self._writer)
+        except BaseException:
+            self._writer.close()
+            raise
+        self._reader = connect(path)
+        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="metadata-write")
+        self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="metadata-read")
+
+    async def write(
+        self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a function in a transaction that may change things.
+
+        A caller that is cancelled stops waiting; the transaction is made all the same.
+        """
+        return await _on(self._write_thread, lambda: self.write_now(function, *args, **kwargs))
+
+    async def read(
+        self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a function on one consistent state, which holds all that was written before."""
+        return await _on(self._read_thread, lambda: self.read_now(function, *args, **kwargs))
+
+    def write_now(
+        self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `write`, before any thread is running (at the daemon's start)."""
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            result = function(self._writer, *args, **kwargs)
+            self._writer.execute("COMMIT")
+        except BaseException:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            raise
+        return result
+
+    def read_now(
+        self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        self._reader.execute("BEGIN")
+        try:
+            return function(self._reader, *args, **kwargs)
+        finally:
+            self._reader.execute("COMMIT")
+
+    async def flush(self) -> None:
+        """Put all transactions so far on the disk."""
+        await _on(self._write_thread, lambda: self._writer.execute("PRAGMA wal_checkpoint(FULL)"))
+
+    def close(self) -> None:
+        """Wait for what runs, then close."""
+        for thread in (self._write_thread, self._read_thread):
+            thread.shutdown(wait=True)
+        self._reader.close()
+        self._writer.close()
+
+
+async def _on(thread: ThreadPoolExecutor, function: Callable[[], T]) -> T:
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(thread, context.run, function)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    try:
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "temp_store=MEMORY"):
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def server_uuid(tx: Transaction) -> str:
+    """The daemon's identity, made on the first start."""
+    tx.execute("INSERT OR IGNORE INTO settings VALUES ('uuid', ?)", (str(uuid.uuid4()),))
+    (found,) = tx.execute("SELECT value FROM settings WHERE name = 'uuid'").fetchone()
+    return str(found)

@@ -1,0 +1,1 @@
+"""Snapshots: directories, and the mounts that show them as one tree."""

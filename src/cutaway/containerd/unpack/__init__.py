@@ -1,0 +1,1 @@
+"""Layers unpacked: a tar stream that nobody trusts, applied to a directory."""

@@ -1,0 +1,36 @@
+"""Threads for what blocks: hashing, files, tar streams. The event loop only waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Enough for a pull's downloads beside an unpack; more only makes threads wait for one another.
+THREADS = max(4, min(16, 2 * (os.cpu_count() or 1)))
+
+
+class Workers:
+    """A small pool. Work carries the caller's trace context along."""
+
+    def __init__(self, threads: int = THREADS, name: str = "worker") -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function on a thread and wait for it.
+
+        A caller that is cancelled stops waiting; the function runs to its end.
+        """
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, lambda: context.run(function, *args, **kwargs))
+
+    def close(self) -> None:
+        """Wait for what runs."""
+        self._pool.shutdown(wait=True, cancel_futures=False)
