@@ -1,0 +1,216 @@
+"""Reading and writing the small files of cgroupfs, with errors that carry operation, path and data.
+
+The kernel's answers become our error classes here and nowhere else: a value it finds invalid is the
+configuration's fault, one it finds busy is the cgroup's state, a missing file a controller that this
+kernel or this cgroup lacks.
+"""
+
+import errno
+import os
+import time
+
+from cutaway.errors import (
+    CutawayError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+    Unknown,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CLASSES: "dict[int, type[CutawayError]]" = {
+    errno.EINVAL: InvalidArgument,
+    errno.ERANGE: InvalidArgument,
+    errno.EOVERFLOW: InvalidArgument,
+    errno.ENOENT: NotFound,
+    errno.ENODEV: NotFound,
+    errno.ESRCH: NotFound,
+    errno.EBUSY: FailedPrecondition,
+    errno.EOPNOTSUPP: FailedPrecondition,
+    errno.ENOSPC: FailedPrecondition,
+    errno.EPERM: PermissionDenied,
+    errno.EACCES: PermissionDenied,
+    errno.EROFS: PermissionDenied,
+    errno.EAGAIN: Unavailable,
+}
+
+
+def failure(what: str, path: str, error: OSError) -> CutawayError:
+    """One line: what was tried, where, and the kernel's reason; `code` keeps the errno."""
+    cls = _CLASSES.get(error.errno or 0, Unknown)
+    raised = cls(f"cgroup: failed to {what} {path}: {os.strerror(error.errno or 0)}")
+    raised.code = error.errno  # type: ignore[attr-defined]
+    return raised
+
+
+def code(error: CutawayError) -> int:
+    """The errno behind an error raised here, or 0."""
+    return getattr(error, "code", 0) or 0
+
+
+def read(path: str) -> str:
+    """The whole of a file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            chunks = []
+            while chunk := os.read(fd, 65536):
+                chunks.append(chunk)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise failure("read", path, error) from None
+    return b"".join(chunks).decode()
+
+
+def read_or(path: str, default: str) -> str:
+    """The whole of a file, or `default` where this kernel or cgroup has no such file."""
+    try:
+        return read(path)
+    except NotFound:
+        return default
+
+
+def write(path: str, data: str) -> None:
+    """One write(2): the kernel takes each as one command."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, data.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise failure(f'write "{data}" to', path, error) from None
+
+
+def write_pid(directory: str, pid: int) -> None:
+    """Move a process into a cgroup; pid 0 is the caller.
+
+    EINVAL is retried for a moment: a task that is just being forked cannot be moved yet.
+    """
+    path = f"{directory}/cgroup.procs"
+    for _ in range(5):
+        try:
+            write(path, str(pid))
+            return
+        except InvalidArgument:
+            time.sleep(0.03)
+    write(path, str(pid))
+
+
+def read_pids(directory: str) -> list[int]:
+    """The processes directly in a cgroup; [] when it does not exist.
+
+    A threaded v2 cgroup refuses cgroup.procs, there cgroup.threads is read.
+    """
+    try:
+        text = read_or(f"{directory}/cgroup.procs", "")
+    except FailedPrecondition:
+        text = read(f"{directory}/cgroup.threads")
+    return [int(line) for line in text.split()]
+
+
+def read_all_pids(directory: str) -> list[int]:
+    """The processes in a cgroup and in those below it."""
+    found = read_pids(directory)
+    for child in children(directory):
+        found += read_all_pids(child)
+    return found
+
+
+def read_int(path: str, default: int | None = None) -> int:
+    """A file of one number; `max` is the largest unsigned 64-bit number, as v1 kernels write it."""
+    text = (read(path) if default is None else read_or(path, str(default))).strip()
+    return number(text)
+
+
+def number(text: str) -> int:
+    return (1 << 64) - 1 if text == "max" else int(text)
+
+
+def read_map(path: str) -> dict[str, int]:
+    """A file of lines `key number`; {} when it does not exist."""
+    found = {}
+    for line in read_or(path, "").splitlines():
+        key, _, value = line.partition(" ")
+        if value.strip().lstrip("-").isdigit():
+            found[key] = int(value)
+    return found
+
+
+def exists(path: str) -> bool:
+    return os.access(path, os.F_OK)
+
+
+def children(directory: str) -> "Iterator[str]":
+    """The paths of the cgroups directly below one; none when it does not exist."""
+    try:
+        with os.scandir(directory) as entries:
+            found = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return
+    yield from found
+
+
+def make(directory: str) -> list[str]:
+    """Create a cgroup and its parents; returns the directories that were made, parents first."""
+    try:
+        os.mkdir(directory, 0o755)
+    except FileExistsError:
+        return []
+    except FileNotFoundError:
+        made = make(os.path.dirname(directory))
+        return made + make(directory)
+    except OSError as error:
+        raise failure("create", directory, error) from None
+    return [directory]
+
+
+def remove(directory: str) -> None:
+    """Remove a cgroup and those below it; nothing to do when it does not exist.
+
+    A cgroup whose last process is just dying answers EBUSY for a moment: retried for about a second.
+    """
+    if _rmdir(directory):
+        return
+    for child in children(directory):
+        remove(child)
+    pause = 0.001
+    while not _rmdir(directory):
+        if pause > 0.6:
+            pids = read_all_pids(directory)
+            inside = f"processes {', '.join(map(str, pids))} are in it" if pids else "it is in use"
+            raise FailedPrecondition(f"cgroup: failed to remove {directory}: {inside}")
+        time.sleep(pause)
+        pause *= 2
+
+
+def _rmdir(directory: str) -> bool:
+    """Whether the directory is gone; False means busy."""
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno in (errno.EBUSY, errno.ENOTEMPTY):
+            return False
+        raise failure("remove", directory, error) from None
+    return True
+
+
+def page_sizes() -> list[str]:
+    """The machine's huge page sizes as they stand in file names: "2MB", "1GB"."""
+    found = []
+    for path in children("/sys/kernel/mm/hugepages"):
+        size = int(path.rpartition("-")[2].removesuffix("kB"))
+        for unit in ("KB", "MB", "GB"):
+            if size < 1024 or unit == "GB":
+                found.append(f"{size}{unit}")
+                break
+            size //= 1024
+    return found
