@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cutaway.containerd.bus import Bus
 from cutaway.containerd.config import Config
+from cutaway.containerd.content.files import Files
+from cutaway.containerd.content.store import ContentStore, repair
 from cutaway.containerd.metadata.database import Database, server_uuid
 from cutaway.containerd.workers import Workers
 
@@ -44,16 +46,32 @@ class App:
         self.db = Database(config.database)
         self.uuid = self.db.write_now(server_uuid)
         self.workers = Workers()
+        files = Files(config.content_root)
+        repair(files, self.db)
+        self.content = ContentStore(files, self.db, self.workers)
         self.tasks = _tasks(self)
 
     def services(self) -> list[Service]:
         """All gRPC services."""
+        from cutaway.containerd.services.containers import Containers
+        from cutaway.containerd.services.content import Content
         from cutaway.containerd.services.health import Health
+        from cutaway.containerd.services.images import Images
         from cutaway.containerd.services.introspection import Introspection
+        from cutaway.containerd.services.leases import Leases
         from cutaway.containerd.services.namespaces import Namespaces
         from cutaway.containerd.services.version import Version
 
-        own: list[Service] = [Version(), Health(), Introspection(self), Namespaces(self)]
+        own: list[Service] = [
+            Version(),
+            Health(),
+            Introspection(self),
+            Namespaces(self),
+            Leases(self),
+            Content(self),
+            Images(self),
+            Containers(self),
+        ]
         return own + (self.tasks.services() if self.tasks else [])
 
     async def start(self) -> None:

@@ -31,6 +31,18 @@ class Workers:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, lambda: context.run(function, *args, **kwargs))
 
+    async def finish(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `run`, but a caller that is cancelled waits for the end too.
+
+        For work on something that the caller is going to close, such as a file.
+        """
+        future = asyncio.ensure_future(self.run(function, *args, **kwargs))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
+
     def close(self) -> None:
         """Wait for what runs."""
         self._pool.shutdown(wait=True, cancel_futures=False)

@@ -1,0 +1,72 @@
+"""One blob being written: a file and its running digest. Blocks; used from one thread at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from cutaway.containerd.content.files import Files
+from cutaway.containerd.metadata.blobs import Ingest
+
+_CHUNK = 1 << 20
+
+EMPTY = "sha256:" + hashlib.sha256().hexdigest()
+
+
+class Writer:
+    """Bytes are only ever appended, or all thrown away."""
+
+    def __init__(self, files: Files, ingest: Ingest) -> None:
+        """Open an ingest and, if a part of it is there, take it into the digest."""
+        self.ingest = ingest
+        self._files = files
+        self._fd = files.open_ingest(ingest.folder, ingest.namespace, ingest.ref)
+        try:
+            self._hash, self.offset = _hash_of(self._fd)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    @property
+    def digest(self) -> str:
+        """Of the bytes so far."""
+        return f"sha256:{self._hash.hexdigest()}"
+
+    @property
+    def updated(self) -> int:
+        """When the last byte came, in nanoseconds since the epoch."""
+        return os.fstat(self._fd).st_mtime_ns
+
+    def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._fd, view, self.offset)
+            self._hash.update(view[:written])
+            self.offset += written
+            view = view[written:]
+
+    def copy_from(self, source: int, size: int) -> None:
+        """Take over bytes from another file."""
+        while self.offset < size and (data := os.pread(source, min(_CHUNK, size - self.offset), self.offset)):
+            self.write(data)
+
+    def truncate(self) -> None:
+        os.ftruncate(self._fd, 0)
+        self._hash, self.offset = hashlib.sha256(), 0
+
+    def sync(self) -> None:
+        """Put the bytes on the disk."""
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _hash_of(fd: int) -> tuple[hashlib._Hash, int]:
+    found, offset = hashlib.sha256(), 0
+    while data := os.pread(fd, _CHUNK, offset):
+        found.update(data)
+        offset += len(data)
+    return found, offset

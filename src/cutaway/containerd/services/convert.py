@@ -1,0 +1,33 @@
+"""Small values between protobuf and the daemon's own types, shared by the services."""
+
+from __future__ import annotations
+
+from google.protobuf.any_pb2 import Any
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cutaway.containerd.metadata.containers import Typed
+from cutaway.containerd.metadata.images import Target
+from cutaway.pb.descriptor_pb2 import Descriptor
+
+
+def timestamp(nanoseconds: int) -> Timestamp:
+    seconds, nanos = divmod(nanoseconds, 1_000_000_000)
+    return Timestamp(seconds=seconds, nanos=nanos)
+
+
+def to_any(value: Typed | None) -> Any | None:
+    return None if value is None else Any(type_url=value.type_url, value=value.value)
+
+
+def from_any(value: Any) -> Typed:
+    return Typed(value.type_url, value.value)
+
+
+def to_descriptor(target: Target) -> Descriptor:
+    return Descriptor(
+        media_type=target.media_type, digest=target.digest, size=target.size, annotations=target.annotations
+    )
+
+
+def from_descriptor(descriptor: Descriptor) -> Target:
+    return Target(descriptor.media_type, descriptor.digest, descriptor.size, dict(descriptor.annotations))
