@@ -1,0 +1,32 @@
+"""The ttrpc socket on which shims hand in their events (TTRPC_ADDRESS in their environment)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from google.protobuf.empty_pb2 import Empty
+
+from cutaway.containerd.bus import Bus
+from cutaway.containerd.services.events import event_of
+from cutaway.containerd.ttrpc.server import Server
+from cutaway.pb import events_ttrpc_pb2
+from cutaway.pb.service import methods
+
+
+class ShimEvents:
+    """`containerd.services.events.ttrpc.v1.Events`."""
+
+    def __init__(self, bus: Bus, address: str) -> None:
+        self._bus = bus
+        self._server = Server(address)
+        self._server.add(methods(events_ttrpc_pb2.DESCRIPTOR, "Events")["Forward"], self._forward)
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop()
+
+    async def _forward(self, request: events_ttrpc_pb2.ForwardRequest, _: Mapping[str, str]) -> Empty:
+        self._bus.forward(event_of(request.envelope))
+        return Empty()
