@@ -22,7 +22,7 @@ hello: setup ## set up, start the daemons if none is listening, run hello-world
 	.venv/bin/cutaway ps -a
 
 test: dev peers ## all tests, real peers included
-	@$(PYTEST) -n 2 --dist loadscope $(ARGS)
+	@$(PYTEST) -n 2 --dist loadgroup $(ARGS)
 
 check: dev ## ruff, mypy --strict, import directions, generated code
 	.venv/bin/ruff check .

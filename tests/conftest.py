@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from support.leftovers import temporary_base
 from support.netns import NetNs
@@ -26,9 +27,22 @@ WORDS = {
 }
 
 
+# No test judges time, and on a busy machine any example may be slow.
+settings.register_profile("cutaway", deadline=None)
+settings.load_profile("cutaway")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for word, meaning in WORDS.items():
         config.addinivalue_line("markers", f"{word}: {meaning}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a module's tests on one of xdist's workers, as its daemons are; a group of its own wins."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
