@@ -1,0 +1,1 @@
+"""From a container's settings to the OCI document that a runtime is given."""
