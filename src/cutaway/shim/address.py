@@ -1,0 +1,94 @@
+"""The shim's socket: where it is and how it comes and goes.
+
+    /run/containerd/s/<sha256 of "CONTAINERD_SOCKET/NAMESPACE/GROUP">
+
+Fixed, whatever the container service's folders are: a Unix socket's path may not exceed 107 bytes, and
+containerd looks for sockets of dead shims there. GROUP is the container's id unless it shares a shim.
+"""
+
+import os
+import socket
+
+from cutaway.errors import Unknown
+
+FOLDER = "/run/containerd/s"
+SCHEME = "unix://"
+
+_GROUP_LABELS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
+
+
+def path_for(service: str, namespace: str, group: str) -> str:
+    """The socket's path for a container (or group) of a container service."""
+    from hashlib import sha256
+
+    name = os.path.normpath(f"{service}/{namespace}/{group}")
+    return f"{FOLDER}/{sha256(name.encode()).hexdigest()}"
+
+
+def group_of(bundle: str, container: str) -> str:
+    """The group that the bundle's annotations put the container in, or its own id."""
+    try:
+        with open(f"{bundle}/config.json", "rb") as file:
+            text = file.read()
+    except FileNotFoundError:
+        return container
+    if not any(label.encode() in text for label in _GROUP_LABELS):
+        return container
+    import json
+
+    try:
+        annotations = json.loads(text).get("annotations") or {}
+    except (ValueError, AttributeError, RecursionError):
+        return container  # the runtime will tell what is wrong with it
+    for label in _GROUP_LABELS:
+        if isinstance(annotations, dict) and isinstance(annotations.get(label), str):
+            return str(annotations[label])
+    return container
+
+
+def listen(path: str) -> "socket.socket | None":
+    """A listening socket, for root alone; None when a living shim of the group listens already.
+
+    The socket of a dead one is replaced. Raises `Unknown`.
+    """
+    os.makedirs(os.path.dirname(path), mode=0o711, exist_ok=True)
+    listener = _bind(path)
+    if listener is None and not answers(path):
+        remove(path)
+        listener = _bind(path)
+        if listener is None:
+            raise Unknown(f"create new shim socket: {path} is taken again and again")
+    return listener
+
+
+def _bind(path: str) -> "socket.socket | None":
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(path)
+    except OSError as error:
+        listener.close()
+        if error.errno == 98:  # EADDRINUSE
+            return None
+        raise Unknown(f"create new shim socket: listen unix {path}: {error.strerror}") from None
+    finally:
+        os.umask(mask)
+    listener.listen(128)
+    return listener
+
+
+def answers(path: str) -> bool:
+    """Whether somebody listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as client:
+        try:
+            client.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+def remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

@@ -1,0 +1,127 @@
+"""The daemon: everything put together, and its end."""
+
+import os
+import signal
+
+from cutaway.linux import processes
+from cutaway.pb import task_events_pb2
+from cutaway.shim import address, events, log, options
+from cutaway.shim.launch import Launcher
+from cutaway.shim.loop import Loop, wait_for
+from cutaway.shim.oom import OomWatcher
+from cutaway.shim.reaper import Reaper
+from cutaway.shim.service import TaskService, methods
+from cutaway.shim.ttrpc.server import Server
+from cutaway.trace import otlp
+from cutaway.trace.context import from_environment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+
+    from cutaway.shim.arguments import Arguments
+    from cutaway.shim.container import Observer
+    from cutaway.shim.loop import Timer
+
+SERVICE = "containerd-shim-cutaway-v1"
+
+_LAST_EVENTS_SECONDS = 5.0
+_QUIET_SECONDS = 0.05  # spans are sent when nothing has been asked for so long
+
+
+class Daemon:
+    """One shim. Lives until its last container is deleted and it is told to shut down."""
+
+    observer: "Observer"
+
+    def __init__(self, arguments: "Arguments", listener: "socket.socket", path: str, program: str) -> None:
+        self.namespace = arguments["namespace"]
+        self.loop = Loop()
+        self.reaper = Reaper(self.loop)
+        self.launcher = Launcher(self.reaper)
+        self._path = path
+        self._spans = otlp.configure_short(SERVICE)
+        self._flush_timer: Timer | None = None
+        self._publisher = events.publisher(
+            self.loop,
+            self.launcher,
+            self.namespace,
+            os.environ.get("TTRPC_ADDRESS", ""),
+            arguments["publish-binary"],
+            arguments["address"],
+        )
+        oom = OomWatcher(self.loop, self._tell_oom)
+        binary = options.default_binary(program)
+        service = TaskService(
+            self, self._publisher, oom, binary, self._shutdown, from_environment(os.environ)
+        )
+        self.observer = service
+        self._server = Server(self.loop, listener, methods(service), self._replied)
+
+    def run(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._shutdown())
+        self.loop.run()
+
+    def _tell_oom(self, container: str) -> None:
+        self._publisher.publish(task_events_pb2.TaskOOM(container_id=container))
+
+    def _replied(self) -> None:
+        """Spans may wait; a caller may not."""
+        if self._spans is not None and self._flush_timer is None:
+            self._flush_timer = self.loop.later(_QUIET_SECONDS, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_timer = None
+        if self._spans is not None:
+            problem = self._spans.flush()
+            if problem:
+                log.debug(f"spans were not delivered: {problem}")
+
+    def _shutdown(self) -> None:
+        """End, but after the reply that is about to be written."""
+        self.loop.soon(self._begin_end)
+
+    def _begin_end(self) -> None:
+        self.loop.spawn(self._end())
+
+    async def _end(self) -> None:
+        await wait_for(self.loop, self._publisher.idle, _LAST_EVENTS_SECONDS)
+        address.remove(self._path)
+        self._server.close()
+        self._flush()
+        self.loop.stop()
+
+
+def run(arguments: "Arguments", listener: "socket.socket", path: str, given: bytes) -> int:
+    """Serve until told to stop. `given` are the runtime options that `start` got on stdin."""
+    import sys
+
+    log.configure(arguments.debug)
+    processes.set_name("containerd-shim")
+    processes.set_subreaper()
+    _join_cgroup(given)
+    daemon = Daemon(arguments, listener, path, sys.argv[0])
+    daemon.run()
+    return 0
+
+
+def _join_cgroup(given: bytes) -> None:
+    """Into the cgroup that the options name for the shim itself."""
+    if not given:
+        return
+    from google.protobuf.any_pb2 import Any
+    from google.protobuf.message import DecodeError
+
+    from cutaway.errors import InvalidArgument
+
+    try:
+        # What a newer containerd sends here is another message; read as an Any it has another type.
+        settings = options.from_any(Any.FromString(given))
+    except (DecodeError, InvalidArgument) as error:
+        log.warning(f"runtime options on stdin: {error}")
+        return
+    if settings.shim_cgroup:
+        from cutaway.linux import cgroups
+
+        cgroups.manager(settings.shim_cgroup, "shim").add(os.getpid())

@@ -1,0 +1,96 @@
+"""`start`: make the socket, fork the daemon off, print where it listens.
+
+The caller reads stdout and stderr until both are closed, so the daemon keeps neither; what it has
+to say later goes to the bundle's `log` FIFO.
+"""
+
+import os
+import sys
+
+from cutaway.shim import address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+
+    from cutaway.shim.arguments import Arguments
+
+_MAX_OOM_SCORE = 1000
+
+
+def start(arguments: "Arguments") -> int:
+    """Start a shim, or name the one that the container's group has. The bundle is the current folder."""
+    bundle = os.getcwd()
+    given = sys.stdin.buffer.read() if sys.stdin else b""
+    group = address.group_of(bundle, arguments["id"])
+    path = address.path_for(arguments["address"], arguments["namespace"], group)
+    listener = address.listen(path)
+    if listener is not None:
+        try:
+            _write_address(f"{bundle}/address", address.SCHEME + path)
+            pid = _fork_daemon(arguments, listener, path, given)
+            _raise_oom_score(pid)
+        except BaseException:
+            address.remove(path)
+            raise
+    else:
+        _write_address(f"{bundle}/address", address.SCHEME + path)
+    os.write(1, (address.SCHEME + path).encode())
+    return 0
+
+
+def _write_address(path: str, text: str) -> None:
+    """Whole or not at all: a restarted container service reads it."""
+    temporary = f"{path}.new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+
+
+def _fork_daemon(arguments: "Arguments", listener: "socket.socket", path: str, given: bytes) -> int:
+    pid = os.fork()
+    if pid:
+        listener.close()
+        return pid
+    code = 1
+    try:
+        os.setsid()
+        _detach()
+        from cutaway.shim.daemon import run
+
+        code = run(arguments, listener, path, given)
+    except BaseException as error:  # noqa: BLE001 - the last thing that can be done with it
+        from cutaway.shim import log
+
+        log.failure("the shim has failed", error)
+    finally:
+        os._exit(code)
+
+
+def _detach() -> None:
+    """stdin and stdout to nowhere; stderr to the log, without blocking on a reader that is slow or gone."""
+    null = os.open("/dev/null", os.O_RDWR)
+    try:
+        # With both ends a reader's restart does not break the writer.
+        log = os.open("log", os.O_RDWR | os.O_NONBLOCK)
+    except OSError:
+        log = os.dup(null)
+    for target, fd in enumerate((null, null, log)):
+        os.dup2(fd, target)
+    for fd in (null, log):
+        if fd > 2:
+            os.close(fd)
+
+
+def _raise_oom_score(pid: int) -> None:
+    """One above the container service: the kernel is to take the shim first (and the container before it)."""
+    try:
+        with open("/proc/self/oom_score_adj") as file:
+            score = int(file.read())
+        with open(f"/proc/{pid}/oom_score_adj", "w") as file:
+            file.write(str(min(score + 1, _MAX_OOM_SCORE)))
+    except OSError as error:
+        print(f"oom_score_adj of the shim: {error.strerror}", file=sys.stderr)
