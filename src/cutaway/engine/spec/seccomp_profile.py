@@ -132,7 +132,7 @@ class _DefaultRule(Document):
     errno: int | None = None
     args: list[list[object]] = []
     cap: str | None = None
-    without_cap: str | None = field(name="without_cap")
+    without_cap: str | None = field(default=None, name="without_cap")
     kernel: list[int] | None = None
     arch: str | None = None
 
