@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cutaway.containerd.bus import Bus
 from cutaway.containerd.config import Config
 from cutaway.containerd.content.files import Files
-from cutaway.containerd.content.store import ContentStore, repair
+from cutaway.containerd.content.store import ContentStore
+from cutaway.containerd.content.store import repair as repair_content
 from cutaway.containerd.metadata.database import Database, server_uuid
+from cutaway.containerd.snapshots.store import SnapshotStore
+from cutaway.containerd.snapshots.store import repair as repair_snapshots
 from cutaway.containerd.workers import Workers
 
 if TYPE_CHECKING:
@@ -47,8 +50,10 @@ class App:
         self.uuid = self.db.write_now(server_uuid)
         self.workers = Workers()
         files = Files(config.content_root)
-        repair(files, self.db)
+        repair_content(files, self.db)
         self.content = ContentStore(files, self.db, self.workers)
+        self.snapshots = SnapshotStore(config.snapshots_root, self.db, self.workers)
+        repair_snapshots(config.snapshots_root, self.db)
         self.tasks = _tasks(self)
 
     def services(self) -> list[Service]:
@@ -60,6 +65,7 @@ class App:
         from cutaway.containerd.services.introspection import Introspection
         from cutaway.containerd.services.leases import Leases
         from cutaway.containerd.services.namespaces import Namespaces
+        from cutaway.containerd.services.snapshots import Snapshots
         from cutaway.containerd.services.version import Version
 
         own: list[Service] = [
@@ -71,6 +77,7 @@ class App:
             Content(self),
             Images(self),
             Containers(self),
+            Snapshots(self),
         ]
         return own + (self.tasks.services() if self.tasks else [])
 

@@ -7,6 +7,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from cutaway.containerd.metadata.containers import Typed
 from cutaway.containerd.metadata.images import Target
+from cutaway.containerd.mounts import Mount
+from cutaway.pb import mount_pb2 as pb_mount
 from cutaway.pb.descriptor_pb2 import Descriptor
 
 
@@ -31,3 +33,11 @@ def to_descriptor(target: Target) -> Descriptor:
 
 def from_descriptor(descriptor: Descriptor) -> Target:
     return Target(descriptor.media_type, descriptor.digest, descriptor.size, dict(descriptor.annotations))
+
+
+def to_mount(mount: Mount) -> pb_mount.Mount:
+    return pb_mount.Mount(type=mount.type, source=mount.source, target=mount.target, options=mount.options)
+
+
+def from_mount(message: pb_mount.Mount) -> Mount:
+    return Mount(message.type, message.source, tuple(message.options), message.target)

@@ -1,0 +1,98 @@
+"""Snapshotters: how directories become the tree that a container sees.
+
+    snapshots/<id>/fs       the snapshot's own files (overlayfs: only what differs from its parent)
+    snapshots/<id>/work     overlayfs's scratch space, for active snapshots
+
+A snapshotter turns a snapshot and the ids below it into mounts, and makes a directory ready. What
+exists, and in which order it may be removed, is a matter of records (`metadata.snapshots`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from cutaway.containerd.metadata.snapshots import Kind
+from cutaway.containerd.mounts import Mount
+from cutaway.containerd.snapshots.copying import copy
+
+
+class Snapshotter(Protocol):
+    """One way to show snapshots as a tree."""
+
+    name: str
+
+    def make(self, id: int, kind: Kind, parents: Sequence[int]) -> None:
+        """Make the directory of a new snapshot. Blocks. Raises `OSError`."""
+
+    def mounts(self, id: int, kind: Kind, parents: Sequence[int]) -> list[Mount]:
+        """What to mount to see a snapshot."""
+
+
+class _Directories:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def fs(self, id: int) -> Path:
+        return self.root / str(id) / "fs"
+
+    def bind(self, id: int, *, read_only: bool) -> list[Mount]:
+        return [Mount("bind", str(self.fs(id)), ("ro" if read_only else "rw", "rbind"))]
+
+
+class Overlay(_Directories):
+    """containerd's overlayfs snapshotter: layers stay apart, the kernel stacks them at mount time."""
+
+    name = "overlayfs"
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        # With an index a lower directory is tied to one upper; layers are shared by many (kernel 4.13,
+        # Documentation/filesystems/overlayfs.rst, "Index"). Older kernels do not know the option.
+        self._index_off = os.path.exists("/sys/module/overlay/parameters/index")
+
+    def make(self, id: int, kind: Kind, parents: Sequence[int]) -> None:
+        folder = self.fs(id)
+        folder.parent.mkdir(mode=0o700)
+        folder.mkdir(mode=0o755)
+        folder.chmod(0o755)
+        if kind is Kind.ACTIVE:
+            # The kernel makes its own, unreadable directory in here.
+            (folder.parent / "work").mkdir(mode=0o711)
+        if parents:
+            # The root of the topmost layer is what a container sees as its root's owner.
+            found = self.fs(parents[0]).stat()
+            os.chown(folder, found.st_uid, found.st_gid)
+
+    def mounts(self, id: int, kind: Kind, parents: Sequence[int]) -> list[Mount]:
+        """In containerd's order of options; a single layer needs no overlay and could not be one."""
+        if not parents:
+            return self.bind(id, read_only=kind is Kind.VIEW)
+        if kind is Kind.VIEW and len(parents) == 1:
+            return self.bind(parents[0], read_only=True)
+        options = ["index=off"] if self._index_off else []
+        if kind is Kind.ACTIVE:
+            options += [f"workdir={self.fs(id).parent / 'work'}", f"upperdir={self.fs(id)}"]
+        options.append("lowerdir=" + ":".join(str(self.fs(parent)) for parent in parents))
+        return [Mount("overlay", "overlay", tuple(options))]
+
+
+class Native(_Directories):
+    """A full copy for each snapshot: slow and large, and works on every file system."""
+
+    name = "native"
+
+    def make(self, id: int, kind: Kind, parents: Sequence[int]) -> None:
+        folder = self.fs(id)
+        folder.parent.mkdir(mode=0o700)
+        folder.mkdir(mode=0o755)
+        folder.chmod(0o755)
+        if parents and kind is Kind.ACTIVE:
+            copy(self.fs(parents[0]), folder)
+
+    def mounts(self, id: int, kind: Kind, parents: Sequence[int]) -> list[Mount]:
+        if kind is Kind.VIEW and parents:
+            return self.bind(parents[0], read_only=True)
+        return self.bind(id, read_only=kind is Kind.VIEW)

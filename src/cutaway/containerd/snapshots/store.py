@@ -1,0 +1,171 @@
+"""The snapshot store: records and directories together.
+
+A directory is made before the record that names it takes effect, and removed after the record has gone:
+a crash leaves at most a directory that nothing names, which `repair` removes at the next start.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from cutaway.containerd import filters
+from cutaway.containerd.metadata import snapshots
+from cutaway.containerd.metadata.database import Database, Transaction
+from cutaway.containerd.metadata.snapshots import Kind, Snapshot, Space
+from cutaway.containerd.mounts import Mount
+from cutaway.containerd.snapshots import trees
+from cutaway.containerd.snapshots.snapshotters import Native, Overlay, Snapshotter
+from cutaway.containerd.workers import Workers
+from cutaway.errors import FailedPrecondition, InvalidArgument
+
+log = logging.getLogger("containerd.snapshots")
+
+
+class SnapshotStore:
+    """Belongs to the event loop's thread."""
+
+    def __init__(self, root: Path, db: Database, workers: Workers) -> None:
+        self.root = root
+        root.mkdir(exist_ok=True, mode=0o700)
+        self._db = db
+        self._workers = workers
+        self._known: dict[str, Snapshotter] = {one.name: one for one in (Overlay(root), Native(root))}
+
+    def _snapshotter(self, name: str) -> Snapshotter:
+        if not name:
+            raise InvalidArgument("snapshotter argument missing: invalid argument")
+        if name not in self._known:
+            raise InvalidArgument(f"snapshotter not loaded: {name}: invalid argument")
+        return self._known[name]
+
+    async def create(
+        self, space: Space, name: str, parent: str, kind: Kind, labels: Mapping[str, str], lease: str
+    ) -> list[Mount]:
+        """Prepare an active snapshot or a view; returns its mounts.
+
+        Raises `AlreadyExists`, `NotFound`, `InvalidArgument`.
+        """
+        snapshotter = self._snapshotter(space.snapshotter)
+        made, parents = await self._db.write(self._create, space, name, parent, kind, labels, lease)
+        return snapshotter.mounts(made.id, kind, parents)
+
+    def _create(
+        self,
+        tx: Transaction,
+        space: Space,
+        name: str,
+        parent: str,
+        kind: Kind,
+        labels: Mapping[str, str],
+        lease: str,
+    ) -> tuple[Snapshot, list[int]]:
+        made = snapshots.create(tx, space, name, parent, kind, labels, lease)
+        parents = snapshots.parents(tx, space, made)
+        try:
+            self._known[space.snapshotter].make(made.id, kind, parents)
+        except BaseException:
+            trees.remove(self.root / str(made.id))
+            raise
+        return made, parents
+
+    async def mounts(self, space: Space, name: str) -> list[Mount]:
+        """Raises `NotFound`, `FailedPrecondition` for a committed snapshot."""
+        snapshotter = self._snapshotter(space.snapshotter)
+        found, parents = await self._db.read(_with_parents, space, name)
+        if found.kind is Kind.COMMITTED:
+            raise FailedPrecondition(
+                f"failed to get active mount: requested snapshot {name} not active or view: "
+                "failed precondition"
+            )
+        return snapshotter.mounts(found.id, found.kind, parents)
+
+    async def commit(self, space: Space, key: str, name: str, labels: Mapping[str, str], lease: str) -> None:
+        """Raises `NotFound`, `AlreadyExists`, `FailedPrecondition`."""
+        self._snapshotter(space.snapshotter)
+        active = await self._db.read(snapshots.get, space, key)
+        used = await self._workers.run(trees.usage, self._fs(active.id))
+        await self._db.write(snapshots.commit, space, key, name, used, labels, lease)
+
+    async def remove(self, space: Space, name: str, lease: str) -> None:
+        """Raises `NotFound`, `FailedPrecondition` while others stand on it."""
+        self._snapshotter(space.snapshotter)
+        id = await self._db.write(snapshots.remove, space, name, lease)
+        await self.sweep([id])
+
+    async def sweep(self, ids: Iterable[int]) -> None:
+        """Remove the directories of snapshots that are recorded no more."""
+        for id in ids:
+            try:
+                await self._workers.run(trees.remove, self.root / str(id))
+            except OSError as error:
+                # The record has gone, so the caller's wish is fulfilled; the next start tries again.
+                log.warning("directory of snapshot %d stays for now: %s", id, error)
+
+    async def stat(self, space: Space, name: str) -> Snapshot:
+        """Raises `NotFound`."""
+        self._snapshotter(space.snapshotter)
+        return await self._db.read(snapshots.get, space, name)
+
+    async def find(self, space: Space, wanted: filters.Filter) -> list[Snapshot]:
+        self._snapshotter(space.snapshotter)
+        return await self._db.read(snapshots.find, space, wanted)
+
+    async def update(
+        self, space: Space, name: str, labels: Mapping[str, str], paths: Sequence[str]
+    ) -> Snapshot:
+        """Raises `NotFound`, `InvalidArgument`."""
+        self._snapshotter(space.snapshotter)
+        return await self._db.write(snapshots.update, space, name, labels, paths)
+
+    async def usage(self, space: Space, name: str) -> tuple[int, int]:
+        """Bytes and inodes: measured now for an active snapshot, when it was committed for another."""
+        found = await self.stat(space, name)
+        if found.kind is Kind.ACTIVE:
+            return await self._workers.run(trees.usage, self._fs(found.id))
+        return found.size, found.inodes
+
+    async def cleanup(self, snapshotter: str) -> None:
+        """Remove directories that nothing names."""
+        self._snapshotter(snapshotter)
+        # On the writing thread no snapshot is being made meanwhile.
+        await self.sweep(await self._db.write(_unnamed, self.root))
+
+    def _fs(self, id: int) -> Path:
+        return self.root / str(id) / "fs"
+
+
+def _with_parents(tx: Transaction, space: Space, name: str) -> tuple[Snapshot, list[int]]:
+    found = snapshots.get(tx, space, name)
+    return found, snapshots.parents(tx, space, found)
+
+
+def _unnamed(tx: Transaction, root: Path) -> list[int]:
+    kept = snapshots.ids(tx)
+    return [int(one.name) for one in root.iterdir() if one.name.isdecimal() and int(one.name) not in kept]
+
+
+def repair(root: Path, db: Database) -> None:
+    """After a crash: no directory without its record, no record without its directory."""
+    for id in db.read_now(_unnamed, root):
+        log.info("removing the directory of snapshot %d, which nothing records", id)
+        trees.remove(root / str(id))
+    lost = [id for id in db.read_now(snapshots.ids) if not (root / str(id) / "fs").is_dir()]
+    if lost:
+        log.warning("directories are missing, the snapshots are removed: %s", lost)
+        db.write_now(_forget, lost)
+
+
+def _forget(tx: Transaction, ids: Sequence[int]) -> None:
+    """Remove snapshots, and all that stand on them, from the records."""
+    doomed = list(ids)
+    while doomed:
+        id = doomed.pop()
+        row = tx.execute("SELECT snapshotter, namespace, name FROM snapshots WHERE id = ?", (id,)).fetchone()
+        if row:
+            children = tx.execute(
+                "SELECT id FROM snapshots WHERE snapshotter = ? AND namespace = ? AND parent = ?", row
+            )
+            doomed += [child for (child,) in children]
+            tx.execute("DELETE FROM snapshots WHERE id = ?", (id,))
