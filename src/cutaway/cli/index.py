@@ -1,0 +1,71 @@
+"""Every command and where it lives. A command's module is loaded only when it is called.
+
+The names, and the second names of the management forms (`container ls` for `ps`), are docker's.
+"""
+
+# name: (module, the Command in it, summary)
+COMMANDS = {
+    "attach": (
+        "attach",
+        "ATTACH",
+        "Attach local standard input, output, and error streams to a running container",
+    ),
+    "create": ("creation", "CREATE", "Create a new container"),
+    "daemon": ("daemon", "DAEMON", "Start, stop and look after Cutaway's daemons"),
+    "events": ("events", "EVENTS", "Get real time events from the server"),
+    "exec": ("execute", "EXEC", "Run a command in a running container"),
+    "images": ("images", "IMAGES", "List images"),
+    "info": ("info", "INFO", "Display system-wide information"),
+    "inspect": ("inspect", "INSPECT", "Return low-level information on Docker objects"),
+    "kill": ("lifecycle", "KILL", "Kill one or more running containers"),
+    "logs": ("logs", "LOGS", "Fetch the logs of a container"),
+    "pause": ("lifecycle", "PAUSE", "Pause all processes within one or more containers"),
+    "port": ("containers", "PORT", "List port mappings or a specific mapping for the container"),
+    "ps": ("ps", "PS", "List containers"),
+    "pull": ("pull", "PULL", "Pull an image or a repository from a registry"),
+    "rename": ("containers", "RENAME", "Rename a container"),
+    "restart": ("lifecycle", "RESTART", "Restart one or more containers"),
+    "rm": ("lifecycle", "RM", "Remove one or more containers"),
+    "rmi": ("images", "RMI", "Remove one or more images"),
+    "run": ("run", "RUN", "Run a command in a new container"),
+    "start": ("start", "START", "Start one or more stopped containers"),
+    "stop": ("lifecycle", "STOP", "Stop one or more running containers"),
+    "tag": ("images", "TAG", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+    "top": ("containers", "TOP", "Display the running processes of a container"),
+    "trace": ("trace", "TRACE", "Show the way a container's start took through all parts"),
+    "unpause": ("lifecycle", "UNPAUSE", "Unpause all processes within one or more containers"),
+    "version": ("version", "VERSION", "Show the version information of all parts"),
+    "wait": ("lifecycle", "WAIT", "Block until one or more containers stop, then print their exit codes"),
+}
+
+_CONTAINER = (
+    "attach create exec inspect kill logs pause port rename restart rm run start stop top unpause wait"
+)
+
+# group: name in the group -> command
+GROUPS = {
+    "container": {name: name for name in _CONTAINER.split()}
+    | {"ls": "ps", "list": "ps", "ps": "ps", "remove": "rm", "inspect": "container inspect"},
+    "image": {
+        "inspect": "image inspect",
+        "list": "images",
+        "ls": "images",
+        "pull": "pull",
+        "remove": "rmi",
+        "rm": "rmi",
+        "tag": "tag",
+    },
+    "system": {"events": "events", "info": "info"},
+}
+
+# Commands that are only to be had in a group.
+GROUPED = {
+    "container inspect": ("inspect", "CONTAINER_INSPECT", "Show all details of containers"),
+    "image inspect": ("inspect", "IMAGE_INSPECT", "Show all details of images"),
+}
+
+GROUP_SUMMARIES = {
+    "container": "Manage containers",
+    "image": "Manage images",
+    "system": "Manage the daemon",
+}

@@ -1,0 +1,111 @@
+"""Fetching images: `pull`, and what `run` and `create` do when an image is missing."""
+
+import sys
+
+from cutaway.cli.command import Command, Invocation
+from cutaway.cli.flags import Flag
+from cutaway.errors import InvalidArgument, Unknown
+from cutaway.registry import reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TextIO
+
+    from cutaway.cli.client import Client
+    from cutaway.cli.flags import Values
+    from cutaway.cli.http import Response
+
+
+def run_pull(invocation: Invocation, values: "Values", arguments: list[str]) -> int:
+    """`pull NAME[:TAG|@DIGEST]`."""
+    wanted = reference.parse(arguments[0])
+    quiet = values.on("quiet")
+    if values.on("all-tags"):
+        if wanted.tag or wanted.digest:
+            raise InvalidArgument("tag can't be used with --all-tags/-a")
+    elif not wanted.tag and not wanted.digest:
+        wanted = wanted.with_default_tag()
+        if not quiet:
+            print("Using default tag: latest")
+    pull(invocation.client, wanted, values.text("platform"), sys.stdout, quiet=quiet)
+    print(str(wanted))
+    return 0
+
+
+def pull(
+    client: "Client", wanted: reference.Reference, platform: str, out: "TextIO", *, quiet: bool = False
+) -> None:
+    """Have the daemon pull, and show its progress on `out`. Raises what the daemon reports."""
+    from cutaway.cli.credentials import registry_header
+
+    query = {"fromImage": wanted.familiar_name if wanted.domain == reference.DEFAULT_DOMAIN else wanted.name}
+    if wanted.digest or wanted.tag:
+        query["tag"] = wanted.digest or wanted.tag
+    if platform:
+        query["platform"] = platform
+    headers = {"X-Registry-Auth": registry_header(wanted.domain)}
+    response = client.request("POST", "/images/create", query, headers=headers)
+    try:
+        if quiet:
+            for _ in Messages(response):
+                continue
+        elif out.isatty():
+            from cutaway.cli.progress import show_live
+
+            show_live(Messages(response), out)
+        else:
+            for message in Messages(response):
+                show_plain(message, out)
+    finally:
+        client.done(response)
+
+
+class Messages:
+    """The objects of a progress stream. Raises `Unknown` for the error that ends it."""
+
+    def __init__(self, response: "Response") -> None:
+        self._lines = response.lines()
+
+    def __iter__(self) -> "Messages":
+        return self
+
+    def __next__(self) -> "dict[str, Any]":
+        from cutaway.cli import jsontext
+
+        message = jsontext.loads(next(self._lines), "the daemon's progress report")
+        if not isinstance(message, dict):
+            raise Unknown("the daemon's progress report is not made of objects")
+        detail = message.get("errorDetail")
+        if detail or message.get("error"):
+            text = detail.get("message") if isinstance(detail, dict) else None
+            raise Unknown(str(text or message.get("error")))
+        return message
+
+
+def show_plain(message: "dict[str, Any]", out: "TextIO") -> None:
+    """One line for each change of state; running totals are left out, as docker does off a terminal."""
+    detail = message.get("progressDetail")
+    if isinstance(detail, dict) and detail.get("current"):
+        return
+    text = message.get("stream")
+    if isinstance(text, str):
+        out.write(text)
+    else:
+        name = f"{message['id']}: " if message.get("id") else ""
+        out.write(f"{name}{message.get('status', '')}\n")
+    out.flush()
+
+
+PULL = Command(
+    run_pull,
+    "Pull an image or a repository from a registry",
+    "NAME[:TAG|@DIGEST]",
+    least=1,
+    most=1,
+    flags=(
+        Flag("all-tags", "a", "bool", "Fetch all tagged images of the repository"),
+        Flag("disable-content-trust", "", "bool", "Accepted and ignored", "true"),
+        Flag("platform", "", "string", "Platform of the image, e.g. linux/arm64"),
+        Flag("quiet", "q", "bool", "Show no progress"),
+    ),
+)
