@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Self
@@ -109,7 +109,7 @@ class ContainerdClient:
 
     async def stream(
         self, method: Method, request: Message, *, lease: str | None = None, timeout: float | None = None
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """Call a method that answers with a stream; leaving the iteration cancels the call.
 
         Use `contextlib.aclosing` where the iteration may end early. Not recorded as a span: a stream

@@ -1,0 +1,353 @@
+"""Pulling: from a reference to an image in containerd's stores, unpacked and ready to run.
+
+    resolve the reference            HEAD, GET by digest; index -> platform -> manifest
+    open a lease                     nothing below is garbage while we work
+    store index, manifest, config    with labels that tell the garbage collector what they refer to
+    fetch layers, three at a time    streamed into the content store, digested on the way
+    unpack in order                  each as soon as it and the one below it are there
+    name the image                   the last step: an image that has a name is whole
+
+What fails before the last step leaves no image, no snapshot half made and no partial blob. Blobs that
+were complete stay under the lease until it expires, so that a retry need not fetch them again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from cutaway import errors
+from cutaway.engine.containerd_client import ContainerdClient
+from cutaway.engine.images.content import MAX_DOCUMENT, ContentStore
+from cutaway.engine.images.embedded import EmbeddedRegistry
+from cutaway.engine.images.locks import KeyedLocks
+from cutaway.engine.images.model import CHOSEN_MANIFEST, Image, ImageSettings, Record
+from cutaway.engine.images.progress import LayerProgress, Progress, status
+from cutaway.engine.images.snapshots import Snapshots, chain_ids
+from cutaway.engine.images.store import ImageStore
+from cutaway.oci import document
+from cutaway.oci.image_spec import CONFIG_TYPES, Descriptor, ImageConfig, Manifest, Platform
+from cutaway.registry.client import blobs, manifests
+from cutaway.registry.client.client import RegistryClient, Repository
+from cutaway.registry.client.failures import RegistryUnreachable
+from cutaway.registry.client.manifests import Fetched
+from cutaway.registry.client.platforms import choose, format_platform, rank
+from cutaway.registry.client.settings import Credentials
+from cutaway.registry.reference import Reference
+from cutaway.trace import spans
+
+GC_CONTENT: Final = "containerd.io/gc.ref.content"
+GC_SNAPSHOT: Final = "containerd.io/gc.ref.snapshot"
+SOURCE: Final = "containerd.io/distribution.source"
+UNCOMPRESSED: Final = "containerd.io/uncompressed"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A reference looked up: what the registry has for it."""
+
+    repository: Repository
+    top: Fetched
+    """What the reference names: an index or a manifest."""
+    index_position: int
+    """Where in that index the manifest stands; -1 if there is no index."""
+    chosen: Fetched
+    manifest: Manifest
+
+
+class Puller:
+    """Pulls images. Two pulls at the same time share what they have in common."""
+
+    def __init__(
+        self,
+        client: ContainerdClient,
+        store: ImageStore,
+        content: ContentStore,
+        snapshots: Snapshots,
+        registry: RegistryClient,
+        settings: ImageSettings,
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._content = content
+        self._snapshots = snapshots
+        self._registry = registry
+        self._settings = settings
+        self._embedded = EmbeddedRegistry(settings.embedded) if settings.embedded else None
+        self._locks = KeyedLocks()
+
+    async def close(self) -> None:
+        """End the built-in registry, should it run."""
+        if self._embedded:
+            await self._embedded.close()
+
+    async def pull(
+        self, reference: Reference, platform: Platform | None, credentials: Credentials, report: Progress
+    ) -> Image:
+        """Pull one tag or digest; see this module's docstring for what a failure leaves.
+
+        Raises `NotFound`, `Unauthenticated`, `ResourceExhausted`, `DataLoss`, `Unavailable` and
+        `InvalidArgument` with one line in Docker's words.
+        """
+        with spans.span("pull", image=str(reference)) as span:
+            wanted = platform or self._settings.platform
+            resolved = await self._resolve(reference, wanted, credentials, report)
+            report(status(f"Pulling from {reference.path}", id=reference.digest or reference.tag))
+            name = _name_of(reference)
+            before = await self._before(name)
+            async with self._client.lease(keep_on_error=True) as lease:
+                config = await self._store_documents(resolved, lease)
+                _check_platform(config, platform)
+                await self._fetch_and_unpack(resolved, config, lease, report)
+                after = await self._name(name, resolved, before, lease)
+            span.set(digest=resolved.top.descriptor.digest, image_id=after.id, layers=len(after.diff_ids))
+        report(status(f"Digest: {after.target.digest}"))
+        fresh = before is None or before.id != after.id
+        text = "Downloaded newer image for" if fresh else "Image is up to date for"
+        report(status(f"Status: {text} {reference.familiar}"))
+        return after
+
+    # Resolving
+
+    async def _resolve(
+        self, reference: Reference, platform: Platform, credentials: Credentials, report: Progress
+    ) -> Resolved:
+        repository = self._registry.repository(reference, credentials)
+        try:
+            return await self._look_up(repository, platform)
+        except RegistryUnreachable as error:
+            fallback = await self._embedded_repository(reference)
+            if fallback is None:
+                raise errors.Unavailable(str(error)) from error
+            report(
+                status(
+                    f"{reference.domain} cannot be reached; using the built-in registry for {reference.path}"
+                )
+            )
+            return await self._look_up(fallback, platform)
+
+    async def _embedded_repository(self, reference: Reference) -> Repository | None:
+        """The built-in registry's repository, if it stands in for this registry and holds this image."""
+        if self._embedded is None or not self._embedded.covers(reference):
+            return None
+        endpoint = await self._embedded.endpoint()
+        repository = self._registry.repository(reference, endpoint=endpoint)
+        return repository if await manifests.resolve(repository) else None
+
+    async def _look_up(self, repository: Repository, platform: Platform) -> Resolved:
+        top = await self._manifest(repository, await manifests.resolve(repository))
+        if not manifests.is_index(top.descriptor):
+            return Resolved(repository, top, -1, top, manifests.read_manifest(top))
+        index = manifests.read_index(top)
+        entry = choose(index, platform)
+        if manifests.is_index(entry):
+            raise errors.InvalidArgument("image index: an index inside an index is not supported")
+        chosen = await self._manifest(repository, entry)
+        return Resolved(
+            repository, top, index.manifests.index(entry), chosen, manifests.read_manifest(chosen)
+        )
+
+    async def _manifest(self, repository: Repository, descriptor: Descriptor | None) -> Fetched:
+        """A manifest from the content store if it is there, or from the registry."""
+        if descriptor and await self._content.info(descriptor.digest):
+            return Fetched(descriptor, await self._content.read(descriptor.digest))
+        return await manifests.fetch(repository, descriptor)
+
+    async def _before(self, name: str) -> Image | None:
+        """The image that has the name now."""
+        record = await self._store.record(name)
+        try:
+            return await self._store.load(record) if record else None
+        except errors.NotFound:
+            return None  # a pull by other means that was not finished
+
+    # Storing
+
+    async def _store_documents(self, resolved: Resolved, lease: str) -> ImageConfig:
+        """Store index, manifest and configuration, which the first two refer to by labels."""
+        chosen, manifest = resolved.chosen, resolved.manifest
+        if manifest.config.media_type not in CONFIG_TYPES:
+            raise errors.InvalidArgument(f"unsupported media type {manifest.config.media_type}: not an image")
+        if manifest.config.size > MAX_DOCUMENT:
+            raise errors.ResourceExhausted(f"image configuration is larger than {MAX_DOCUMENT} bytes")
+        await self._store_blob(resolved, manifest.config, lease)
+        labels = {f"{GC_CONTENT}.config": manifest.config.digest}
+        labels |= {f"{GC_CONTENT}.l.{number}": layer.digest for number, layer in enumerate(manifest.layers)}
+        await self._store_document(resolved, chosen, labels, lease)
+        if resolved.index_position >= 0:
+            label = f"{GC_CONTENT}.m.{resolved.index_position}"
+            await self._store_document(resolved, resolved.top, {label: chosen.descriptor.digest}, lease)
+        raw = await self._content.read(manifest.config.digest)
+        config = document.loads(ImageConfig, raw, "image configuration")
+        said, sent = len(config.rootfs.diff_ids), len(manifest.layers)
+        if said != sent:
+            raise errors.InvalidArgument(f"image configuration: {said} diff_ids for {sent} layers")
+        return config
+
+    async def _store_document(
+        self, resolved: Resolved, fetched: Fetched, labels: dict[str, str], lease: str
+    ) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield fetched.data
+
+        labels = {**labels, **_source(resolved.repository.reference)}
+        async with self._locks.of(fetched.descriptor.digest):
+            if not await self._content.write(fetched.descriptor, pieces, lease=lease, labels=labels):
+                await self._content.set_labels(fetched.descriptor.digest, labels)
+
+    async def _store_blob(
+        self,
+        resolved: Resolved,
+        descriptor: Descriptor,
+        lease: str,
+        wrote: Callable[[int], None] = lambda total: None,
+    ) -> None:
+        """Fetch a blob into the content store unless it is there."""
+        repository = resolved.repository
+        async with self._locks.of(descriptor.digest):
+            await self._content.write(
+                descriptor,
+                lambda: blobs.stream(repository, descriptor),
+                lease=lease,
+                labels=_source(repository.reference),
+                wrote=wrote,
+            )
+
+    # Layers
+
+    async def _fetch_and_unpack(
+        self, resolved: Resolved, config: ImageConfig, lease: str, report: Progress
+    ) -> None:
+        """Bring every layer in, fetching some ahead while the ones below are unpacked."""
+        layers, chain = resolved.manifest.layers, chain_ids(config.rootfs.diff_ids)
+        progress = [LayerProgress(layer, report) for layer in layers]
+        there = await self._unpacked(chain)
+        for number, line in enumerate(progress):
+            line.say("Already exists" if number < there else "Pulling fs layer")
+        slots = asyncio.Semaphore(self._settings.max_downloads)
+        try:
+            async with asyncio.TaskGroup() as group:
+                downloads = [
+                    group.create_task(self._download(resolved, layer, lease, slots, line, number < there))
+                    for number, (layer, line) in enumerate(zip(layers, progress, strict=True))
+                ]
+                group.create_task(self._unpack_all(resolved, config, lease, downloads, progress))
+        except ExceptionGroup as group_error:
+            raise _first(group_error) from None
+        await self._hold_snapshots(resolved.manifest.config.digest, chain, lease)
+
+    async def _unpacked(self, chain: tuple[str, ...]) -> int:
+        """How many layers, from the bottom, have their snapshots already."""
+        for count in range(len(chain), 0, -1):
+            if await self._snapshots.exists(chain[count - 1]):
+                return count
+        return 0
+
+    async def _download(
+        self,
+        resolved: Resolved,
+        layer: Descriptor,
+        lease: str,
+        slots: asyncio.Semaphore,
+        line: LayerProgress,
+        quiet: bool,
+    ) -> None:
+        if slots.locked() and not quiet:
+            line.say("Waiting")
+        async with slots:
+            if quiet:
+                await self._store_blob(resolved, layer, lease)
+                return
+            await self._store_blob(resolved, layer, lease, line.downloading)
+        line.say("Verifying Checksum")
+        line.say("Download complete")
+
+    async def _unpack_all(
+        self,
+        resolved: Resolved,
+        config: ImageConfig,
+        lease: str,
+        downloads: list[asyncio.Task[None]],
+        progress: list[LayerProgress],
+    ) -> None:
+        diff_ids, parent = config.rootfs.diff_ids, ""
+        for number, chain_id in enumerate(chain_ids(diff_ids)):
+            await downloads[number]
+            layer = resolved.manifest.layers[number]
+            async with self._locks.of(chain_id):
+                if await self._snapshots.exists(chain_id):
+                    await self._snapshots.hold(chain_id, lease)
+                else:
+                    progress[number].extracting(0)
+                    await self._snapshots.unpack(layer, diff_ids[number], parent, chain_id, lease)
+                    progress[number].extracting(layer.size)
+                    progress[number].say("Pull complete")
+            await self._content.set_labels(layer.digest, {UNCOMPRESSED: diff_ids[number]})
+            parent = chain_id
+
+    async def _hold_snapshots(self, config_digest: str, chain: tuple[str, ...], lease: str) -> None:
+        """Let the image's configuration hold its top snapshot, and that all below it."""
+        if chain:
+            label = f"{GC_SNAPSHOT}.{self._snapshots.snapshotter}"
+            await self._content.set_labels(config_digest, {label: chain[-1]})
+
+    async def ensure_unpacked(self, image: Image) -> None:
+        """Make the image's snapshots from its layers if they are not there (images brought by others).
+
+        Raises `NotFound` when a layer's content is missing.
+        """
+        if not image.chain_id or await self._snapshots.exists(image.chain_id):
+            return
+        async with self._client.lease() as lease:
+            parent = ""
+            for layer, diff_id, chain_id in zip(
+                image.manifest.layers, image.diff_ids, image.chain_ids, strict=True
+            ):
+                async with self._locks.of(chain_id):
+                    if not await self._snapshots.exists(chain_id):
+                        await self._snapshots.unpack(layer, diff_id, parent, chain_id, lease)
+                parent = chain_id
+            await self._hold_snapshots(image.id, image.chain_ids, lease)
+
+    # Naming
+
+    async def _name(self, name: str, resolved: Resolved, before: Image | None, lease: str) -> Image:
+        """Point the name at the image; the one it pointed at stays, without a name if this was its last."""
+        labels = {CHOSEN_MANIFEST: resolved.chosen.descriptor.digest}
+        if before and before.id != resolved.manifest.config.digest:
+            known = await self._store.with_id(before.id)
+            if known and len(known.names) == 1:
+                await self._store.keep_dangling(before)
+        await self._store.put(name, resolved.top.descriptor, labels, lease)
+        return await self._store.load(Record(name, resolved.top.descriptor, labels))
+
+
+def _name_of(reference: Reference) -> str:
+    """The name an image is stored under: with a digest, its tag is not looked at, as in Docker."""
+    return str(reference.with_digest(reference.digest) if reference.digest else reference)
+
+
+def _source(reference: Reference) -> dict[str, str]:
+    """Where a blob came from, as containerd's own clients note it: the host without its port."""
+    host = reference.domain.rpartition(":")[0] if ":" in reference.domain else reference.domain
+    return {f"{SOURCE}.{host.strip('[]').replace(':', '-')}": reference.path}
+
+
+def _check_platform(config: ImageConfig, platform: Platform | None) -> None:
+    """Refuse an image without an index that was asked for by a platform it is not built for."""
+    if platform is None:
+        return
+    actual = Platform(os=config.os, architecture=config.architecture, variant=config.variant)
+    if rank(actual, platform) is None:
+        raise errors.NotFound(
+            f"image with reference was found but its platform ({format_platform(actual)}) "
+            f"does not match the specified platform ({format_platform(platform)})"
+        )
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    """The failure that ended the others."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first

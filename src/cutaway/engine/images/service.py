@@ -1,0 +1,149 @@
+"""The engine's images: everything there is to do with them, over seams 2 and 3 only."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from cutaway import errors
+from cutaway.engine.containerd_client import ContainerdClient
+from cutaway.engine.images import describe, filters
+from cutaway.engine.images.content import ContentStore
+from cutaway.engine.images.describe import Items, Json
+from cutaway.engine.images.filters import Filters
+from cutaway.engine.images.model import CHOSEN_MANIFEST, Image, ImageSettings
+from cutaway.engine.images.progress import Progress, silent
+from cutaway.engine.images.pull import Puller
+from cutaway.engine.images.remove import Removed, Remover, Untagged, Users
+from cutaway.engine.images.snapshots import Snapshots
+from cutaway.engine.images.store import ImageStore
+from cutaway.engine.timestamps import rfc3339
+from cutaway.oci.image_spec import Platform
+from cutaway.registry import reference as references
+from cutaway.registry.client.client import RegistryClient
+from cutaway.registry.client.platforms import format_platform, rank
+from cutaway.registry.client.settings import ANONYMOUS, Credentials
+from cutaway.registry.reference import Reference
+
+
+class ImageService:
+    """Images in one namespace of one containerd."""
+
+    def __init__(self, client: ContainerdClient, settings: ImageSettings) -> None:
+        self.settings = settings
+        self._content = ContentStore(client)
+        self._snapshots = Snapshots(client, settings.snapshotter)
+        self._store = ImageStore(client, self._content, settings.platform)
+        self._registry = RegistryClient(settings.registry)
+        self._puller = Puller(client, self._store, self._content, self._snapshots, self._registry, settings)
+        self._remover = Remover(self._store)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close connections to registries and end the built-in one; the containerd client is not ours."""
+        await self._registry.close()
+        await self._puller.close()
+
+    async def resolve(self, text: str, platform: Platform | None = None) -> Image:
+        """The image that a reference, an ID or the start of one means.
+
+        Raises `NotFound` (`No such image: x:latest`), also when it is there only for another platform
+        than the one asked for, and `InvalidArgument` for what can be no reference.
+        """
+        image = await self._store.find(text)
+        if platform and rank(image.platform, platform) is None:
+            raise errors.NotFound(
+                f"image with reference {text} was found but its platform ({format_platform(image.platform)}) "
+                f"does not match the specified platform ({format_platform(platform)})"
+            )
+        return image
+
+    async def pull(
+        self,
+        reference: Reference,
+        platform: Platform | None = None,
+        auth: Credentials = ANONYMOUS,
+        progress: Progress = silent,
+    ) -> Image:
+        """Bring an image in, unpacked; `progress` is called with each step of Docker's stream."""
+        return await self._puller.pull(reference.with_default_tag(), platform, auth, progress)
+
+    async def ensure_unpacked(self, image: Image) -> None:
+        """Make the image's snapshots if they are not there; afterwards `image.chain_id` is one."""
+        await self._puller.ensure_unpacked(image)
+
+    async def list(self, wanted: Filters | None = None) -> Items:
+        """The items of GET /images/json, newest first; `InvalidArgument` for an unknown filter."""
+        wanted = wanted or {}
+        filters.check(wanted)
+        bounds = {
+            name: describe.created_seconds(await self._store.find(wanted[name][0]))
+            for name in ("before", "since")
+            if wanted.get(name)
+        }
+        shown = [image for image in await self._store.images() if filters.matches(image, wanted, bounds)]
+        shown.sort(key=describe.created_seconds, reverse=True)
+        return [describe.list_item(image, await self.size(image)) for image in shown]
+
+    async def count(self) -> int:
+        """How many images there are."""
+        return len(await self._store.images())
+
+    async def size(self, image: Image) -> int:
+        """Bytes that the image's layers take on disk."""
+        return await describe.unpacked_size(image, self._snapshots)
+
+    async def inspect(self, text: str) -> Json:
+        """The answer to GET /images/NAME/json."""
+        found = await self._store.find(text)
+        image = await self._store.with_id(found.id) or found
+        size, updated = await self.size(image), rfc3339(image.updated_ns)
+        return describe.inspect(image, size, self.settings.snapshotter, updated)
+
+    async def history(self, text: str) -> Items:
+        """The answer to GET /images/NAME/history."""
+        found = await self._store.find(text)
+        image = await self._store.with_id(found.id) or found
+        sizes = [await self._snapshots.usage(chain_id) for chain_id in image.chain_ids]
+        return describe.history(image, sizes)
+
+    async def tag(self, text: str, repository: str, tag: str = "") -> Reference:
+        """Give an image one more name, which may be another image's until now; return it."""
+        image = await self._store.find(text)
+        target = references.parse(repository)
+        if target.digest:
+            raise errors.InvalidArgument("refusing to create a tag with a digest reference")
+        target = target.with_tag(tag) if tag else target.with_default_tag()
+        await self._keep_if_last(str(target), image)
+        labels = {CHOSEN_MANIFEST: image.manifest_descriptor.digest}
+        await self._store.put(str(target), image.target, labels)
+        return target
+
+    async def _keep_if_last(self, name: str, instead: Image) -> None:
+        """Keep the image that is about to lose its last name to another."""
+        record = await self._store.record(name)
+        if record is None:
+            return
+        before = await self._store.load(record)
+        known = await self._store.with_id(before.id)
+        if before.id != instead.id and known and len(known.names) == 1:
+            await self._store.keep_dangling(before)
+
+    async def remove(
+        self,
+        text: str,
+        *,
+        force: bool = False,
+        prune: bool = True,
+        users: Users = lambda image_id: [],
+        tell: Untagged = lambda action, image_id: None,
+    ) -> Removed:
+        """Untag or delete an image by Docker's rules; `users` lists an image's containers.
+
+        `prune` is about untagged parents of built images, of which there are none here.
+        """
+        return await self._remover.remove(text, force=force, users=users, tell=tell)

@@ -1,0 +1,109 @@
+"""Authorization at a registry: challenges, Basic, and the token service's Bearer tokens.
+
+Source: RFC 9110 section 11 (challenges) and distribution's "Token Authentication Specification".
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from cutaway import errors
+from cutaway.registry.client.settings import Credentials
+
+DEFAULT_LIFETIME: Final = 60  # seconds, when a reply has no expires_in
+MARGIN: Final = 5  # seconds before its end at which a token is no longer used
+CLIENT_ID: Final = "cutaway"
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """One `WWW-Authenticate` challenge; the scheme is in lower case."""
+
+    scheme: str
+    parameters: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Token:
+    """A bearer token and when to stop using it (seconds of the monotonic clock)."""
+
+    value: str = field(repr=False)
+    expires: float
+
+    def is_fresh(self) -> bool:
+        return time.monotonic() < self.expires
+
+
+def parse_challenges(headers: list[str]) -> list[Challenge]:
+    """The challenges of a 401; a malformed rest is ignored, as what came before it may do."""
+    return [challenge for header in headers if (challenge := _parse_challenge(header))]
+
+
+def _parse_challenge(header: str) -> Challenge | None:
+    scheme, _, rest = header.strip().partition(" ")
+    if not scheme:
+        return None
+    parameters: dict[str, str] = {}
+    while rest := rest.lstrip(" ,"):
+        name, equals, rest = rest.partition("=")
+        if not equals:
+            break
+        value, rest = _quoted(rest) if rest.startswith('"') else _bare(rest)
+        parameters.setdefault(name.strip().lower(), value)
+    return Challenge(scheme.lower(), parameters)
+
+
+def _quoted(text: str) -> tuple[str, str]:
+    """The text inside leading quotes, backslashes undone, and what follows it."""
+    value, index = "", 1
+    while index < len(text) and text[index] != '"':
+        index += text[index] == "\\"
+        value += text[index : index + 1]
+        index += 1
+    return value, text[index + 1 :]
+
+
+def _bare(text: str) -> tuple[str, str]:
+    value, _, rest = text.partition(",")
+    return value.strip(), rest
+
+
+def basic(credentials: Credentials) -> str:
+    """The value of an `Authorization` header for a name and a password."""
+    pair = f"{credentials.username}:{credentials.password}".encode()
+    return f"Basic {base64.b64encode(pair).decode()}"
+
+
+def token_query(challenge: Challenge, scope: str, credentials: Credentials) -> dict[str, str]:
+    """The parameters of a token request; a scope asks for actions on one repository."""
+    query = {"scope": scope}
+    if service := challenge.parameters.get("service"):
+        query["service"] = service
+    if credentials.identity_token:
+        query |= {
+            "grant_type": "refresh_token",
+            "refresh_token": credentials.identity_token,
+            "client_id": CLIENT_ID,
+        }
+    elif credentials.username:
+        query["account"] = credentials.username
+    return query
+
+
+def parse_token(body: bytes, realm: str) -> Token:
+    """Read a token service's reply; `Unauthenticated` for one without a usable token."""
+    try:
+        reply = json.loads(body)
+        value = reply.get("token") or reply.get("access_token")
+        lifetime = reply.get("expires_in") or DEFAULT_LIFETIME
+    except (ValueError, RecursionError, AttributeError):
+        raise errors.Unauthenticated(f"{realm}: the token service's reply is not a JSON object") from None
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
+        raise errors.Unauthenticated(f"{realm}: authorization server did not include a token in the response")
+    if not isinstance(lifetime, int | float):
+        lifetime = DEFAULT_LIFETIME
+    return Token(value, time.monotonic() + max(0, lifetime - MARGIN))

@@ -1,0 +1,201 @@
+"""HTTP to registries: connections, proxies, attempts, and redirects followed by hand.
+
+Redirects are ours to follow because a token must never reach another host, nor any request a scheme
+other than http(s). Nothing here knows what a manifest is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import urllib.request
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from cutaway import errors
+from cutaway.registry.client.failures import RegistryUnreachable, one_line
+from cutaway.registry.client.settings import ClientSettings, Endpoint, is_insecure
+from cutaway.trace import spans
+
+MAX_REDIRECTS: Final = 5
+REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+AUTHORIZATION: Final = "Authorization"
+
+# What aiohttp raises when there is no connection to speak of; a retry of the same is no use.
+_NO_CONNECTION: Final = (
+    aiohttp.ClientConnectorError,  # DNS, refused, TLS handshake
+    aiohttp.ClientHttpProxyError,
+    aiohttp.ConnectionTimeoutError,
+)
+_BROKEN: Final = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError)
+
+
+class Transport:
+    """Connections to registries, kept for reuse. Close it when done."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self.settings = settings
+        self._sessions: dict[tuple[bool, str], aiohttp.ClientSession] = {}
+
+    async def close(self) -> None:
+        """Close every connection."""
+        sessions, self._sessions = list(self._sessions.values()), {}
+        for session in sessions:
+            await session.close()
+
+    @asynccontextmanager
+    async def open(
+        self, endpoint: Endpoint, method: str, url: str, headers: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request and give its response, whatever its status, with the body still to be read.
+
+        A reset connection and a 5xx answer are tried again. Raises `RegistryUnreachable` when there is
+        no connection, `Unavailable` when it breaks each time, `PermissionDenied` for a forbidden redirect.
+        """
+        with spans.span(f"HTTP {method}", kind=spans.CLIENT) as span:
+            span.set(**{"http.request.method": method, "url.full": _told(url)})
+            response = await self._attempts(endpoint, method, url, headers)
+            try:
+                span.set(**{"http.response.status_code": response.status})
+                if response.content_length is not None:
+                    span.set(**{"http.response.body.size": response.content_length})
+                yield response
+            finally:
+                response.close() if not response.content.at_eof() else response.release()
+
+    async def _attempts(
+        self, endpoint: Endpoint, method: str, url: str, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        delays = iter(self.settings.retry_delays)
+        while True:
+            try:
+                response = await self._follow(endpoint, method, url, headers)
+            except _NO_CONNECTION as error:
+                raise RegistryUnreachable(_no_connection(method, url, error)) from error
+            except _BROKEN as error:
+                if (delay := next(delays, None)) is None:
+                    raise errors.Unavailable(f'{method.title()} "{_told(url)}": {broken(error)}') from error
+            else:
+                if response.status < 500 or (delay := next(delays, None)) is None:
+                    return response
+                response.close()
+            await asyncio.sleep(delay)
+
+    async def _follow(
+        self, endpoint: Endpoint, method: str, url: str, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        session = self._session(endpoint)
+        current, sent = URL(url), dict(headers)
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await session.request(
+                method, current, headers=sent, allow_redirects=False, proxy=_proxy(current, endpoint)
+            )
+            location = response.headers.get("Location")
+            if response.status not in REDIRECTS or not location:
+                return response
+            response.close()
+            target = self._redirect_target(current, location)
+            if target.origin() != current.origin():
+                sent.pop(AUTHORIZATION, None)
+            current = target
+        raise errors.Unavailable(f'{method.title()} "{_told(url)}": stopped after {MAX_REDIRECTS} redirects')
+
+    def _redirect_target(self, source: URL, location: str) -> URL:
+        """Where a redirect leads; refused unless it is http(s), and http only where http is allowed."""
+        shown = one_line(location.partition("?")[0])
+        try:
+            target = source.join(URL(location, encoded=True))
+            host = target.host or ""
+            port = target.port
+        except ValueError:
+            raise errors.PermissionDenied(f"redirect of {source.host} to a malformed URL refused") from None
+        if target.scheme not in ("http", "https") or not host:
+            raise errors.PermissionDenied(f"redirect of {source.host} to {shown} refused: not an http(s) URL")
+        plain = target.scheme == "http" and source.scheme == "https"
+        if plain and not is_insecure(f"{host}:{port}", self.settings.insecure_registries):
+            raise errors.PermissionDenied(f"redirect of {source.host} to {shown} refused: it gives up TLS")
+        return target
+
+    def _session(self, endpoint: Endpoint) -> aiohttp.ClientSession:
+        key = (endpoint.verify_tls, endpoint.unix_socket)
+        if key not in self._sessions:
+            self._sessions[key] = self._new_session(endpoint)
+        return self._sessions[key]
+
+    def _new_session(self, endpoint: Endpoint) -> aiohttp.ClientSession:
+        connector: aiohttp.BaseConnector
+        if endpoint.unix_socket:
+            connector = aiohttp.UnixConnector(endpoint.unix_socket)
+        else:
+            connector = aiohttp.TCPConnector(ssl=endpoint.verify_tls)
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # A blob is stored as it was digested: whoever sends it compressed must not have it undone.
+            auto_decompress=False,
+            headers={"User-Agent": self.settings.user_agent, "Accept-Encoding": "identity"},
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                connect=self.settings.connect_timeout,
+                sock_read=self.settings.read_timeout,
+            ),
+        )
+
+
+async def read_bounded(response: aiohttp.ClientResponse, limit: int, what: str) -> bytes:
+    """The body of a response, or `ResourceExhausted` as soon as it is longer than `limit` bytes."""
+    body = bytearray()
+    try:
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > limit:
+                raise errors.ResourceExhausted(f"{what} is larger than {limit} bytes")
+    except _BROKEN as error:
+        raise errors.Unavailable(f"{what}: {broken(error)}") from error
+    return bytes(body)
+
+
+def broken(error: BaseException) -> str:
+    """A broken connection in words."""
+    if isinstance(error, asyncio.TimeoutError):
+        return "the registry stopped answering"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "EOF"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "unexpected EOF"
+    return one_line(str(error)) or type(error).__name__
+
+
+def _no_connection(method: str, url: str, error: Exception) -> str:
+    """The reason in the words that Docker's users know."""
+    where = f'{method.title()} "{_told(url)}"'
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"{where}: proxyconnect tcp: {error.status} {one_line(error.message)}"
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return f"{where}: proxyconnect tcp: {one_line(str(error.os_error))}"
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return f"{where}: dial tcp: i/o timeout"
+    cause = error.os_error
+    if isinstance(cause, socket.gaierror):
+        return f"{where}: dial tcp: lookup {error.host}: {(cause.strerror or 'no such host').lower()}"
+    if isinstance(cause, ssl.SSLError) or isinstance(error, aiohttp.ClientSSLError):
+        return f"{where}: tls: {one_line(str(cause))}"
+    return f"{where}: dial tcp {error.host}:{error.port}: connect: {(cause.strerror or str(cause)).lower()}"
+
+
+def _told(url: str) -> str:
+    """A URL without what may be secret in it."""
+    return str(URL(url).with_query(None).with_fragment(None).with_user(None))
+
+
+def _proxy(url: URL, endpoint: Endpoint) -> str | None:
+    """The proxy that the environment names for this URL (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."""
+    host = url.host or ""
+    if endpoint.unix_socket or is_insecure(host, frozenset()) or urllib.request.proxy_bypass(host):
+        return None
+    return urllib.request.getproxies_environment().get(url.scheme)
