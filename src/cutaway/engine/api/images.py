@@ -45,8 +45,14 @@ def routes(
     `users` lists the containers that use the image of an ID; `tell` hears of every change.
     """
     handler = _Handler(images, users, tell)
+
+    @streaming
+    @traced
+    async def create(request: web.Request) -> web.StreamResponse:
+        return await handler.create(request)
+
     return [
-        web.post("/images/create", handler.create),
+        web.post("/images/create", create),
         web.get("/images/json", handler.list),
         web.get("/images/search", handler.unsupported),
         web.get("/images/get", handler.unsupported),
@@ -67,8 +73,6 @@ class _Handler:
         self._users = users
         self._tell = tell
 
-    @streaming
-    @traced
     async def create(self, request: web.Request) -> web.StreamResponse:
         query = request.query
         if "fromSrc" in query:
