@@ -60,6 +60,7 @@ class App:
         """All gRPC services."""
         from cutaway.containerd.services.containers import Containers
         from cutaway.containerd.services.content import Content
+        from cutaway.containerd.services.diff import Diff
         from cutaway.containerd.services.health import Health
         from cutaway.containerd.services.images import Images
         from cutaway.containerd.services.introspection import Introspection
@@ -78,6 +79,7 @@ class App:
             Images(self),
             Containers(self),
             Snapshots(self),
+            Diff(self),
         ]
         return own + (self.tasks.services() if self.tasks else [])
 
@@ -99,5 +101,6 @@ def _tasks(app: App) -> Part | None:
     name = "cutaway.containerd.tasks"
     if importlib.util.find_spec(name) is None:
         return None
-    part: Part = importlib.import_module(name).create(app)
+    create = getattr(importlib.import_module(name), "create", None)
+    part: Part | None = create(app) if create else None
     return part

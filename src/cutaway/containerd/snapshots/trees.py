@@ -98,24 +98,26 @@ def usage(root: Path) -> tuple[int, int]:
     return size, len(seen)
 
 
-def remove(root: Path) -> None:
-    """Remove a tree; one that is not there is no error.
+def remove(root: Path | bytes, dir_fd: int | None = None) -> None:
+    """Remove a tree, file or link; one that is not there is no error.
 
     Directories that are not empty are moved up to the root before they are emptied, so that the depth
     that is being worked on never exceeds two.
     """
     try:
-        top = os.open(root, _DIRECTORY)
+        top = os.open(root, _DIRECTORY, dir_fd=dir_fd)
     except FileNotFoundError:
         return
-    except NotADirectoryError:
-        os.unlink(root)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
+        os.unlink(root, dir_fd=dir_fd)
         return
     try:
         _Remover(top).run()
     finally:
         os.close(top)
-    os.rmdir(root)
+    os.rmdir(root, dir_fd=dir_fd)
 
 
 class _Remover:

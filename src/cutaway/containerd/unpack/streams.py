@@ -1,0 +1,139 @@
+"""A layer's bytes: decompressed, counted and hashed on their way to the tar reader.
+
+How a layer is compressed is seen from its first bytes, as containerd does; media types lie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+
+import zstandard
+from isal import isal_zlib
+
+from cutaway.errors import DataLoss, InvalidArgument
+
+_CHUNK = 1 << 20
+_GZIP = b"\x1f\x8b\x08"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_GZIP_WBITS = 31  # zlib's sum of 15 bits of window and 16 for a gzip header
+
+
+class Stream:
+    """Reads a layer once from front to back."""
+
+    def __init__(self, fd: int, check: Callable[[int, int], None] = lambda _out, _in: None) -> None:
+        """`fd` is the blob's; `check` is told uncompressed and compressed bytes so far and may raise."""
+        self._source = _Source(fd)
+        self._chunks = _decompressed(self._source)
+        self._check = check
+        self._hash = hashlib.sha256()
+        self._buffer = b""
+        self._at = 0
+        self.count = 0
+
+    def read(self, size: int) -> bytes:
+        """Exactly so many bytes, or fewer at the end."""
+        if self._at + size <= len(self._buffer):
+            self._at += size
+            return self._buffer[self._at - size : self._at]
+        parts, wanted = [], size
+        while wanted and (part := self.some(wanted)):
+            parts.append(bytes(part))
+            wanted -= len(part)
+        return b"".join(parts)
+
+    @property
+    def position(self) -> int:
+        """How many bytes have been read so far."""
+        return self.count - len(self._buffer) + self._at
+
+    def skip(self, size: int) -> bool:
+        """Pass over so many bytes; False if there are not so many."""
+        while size:
+            found = len(self.some(size))
+            if not found:
+                return False
+            size -= found
+        return True
+
+    def some(self, limit: int) -> memoryview:
+        """The next bytes, at most so many, without copying them; empty at the end."""
+        if self._at == len(self._buffer) and not self._fill():
+            return memoryview(b"")
+        end = min(len(self._buffer), self._at + limit)
+        found = memoryview(self._buffer)[self._at : end]
+        self._at = end
+        return found
+
+    def finish(self) -> str:
+        """Read what is left and return the digest of all bytes, which is the layer's DiffID."""
+        self._at = len(self._buffer)
+        while self._fill():
+            self._at = len(self._buffer)
+        return f"sha256:{self._hash.hexdigest()}"
+
+    def _fill(self) -> bool:
+        self._buffer, self._at = next(self._chunks, b""), 0
+        self._hash.update(self._buffer)
+        self.count += len(self._buffer)
+        self._check(self.count, self._source.at)
+        return bool(self._buffer)
+
+
+class _Source:
+    """The blob as it lies on the disk, read with a position of its own."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.at = 0
+
+    def peek(self, size: int) -> bytes:
+        return os.pread(self._fd, size, self.at)
+
+    def read(self, size: int = _CHUNK) -> bytes:
+        data = os.pread(self._fd, size, self.at)
+        self.at += len(data)
+        return data
+
+
+def _decompressed(source: _Source) -> Iterator[bytes]:
+    start = source.peek(8)
+    if start.startswith(_GZIP):
+        return _gunzip(source)
+    # RFC 8878, 3.1.2: a skippable frame may come first.
+    if start.startswith(_ZSTD) or (len(start) == 8 and start[1:4] == b"\x2a\x4d\x18" and start[0] >> 4 == 5):
+        return _unzstd(source)
+    if start.startswith((b"BZh", b"\xfd7zXZ\0")):
+        raise InvalidArgument("layer is compressed with bzip2 or xz, which image layers may not be")
+    return iter(source.read, b"")
+
+
+def _gunzip(source: _Source) -> Iterator[bytes]:
+    """All members, one after the other (RFC 1952, 2.2). Zeros at the end are padding."""
+    data = source.read()
+    while data.strip(b"\0"):
+        member = isal_zlib.decompressobj(wbits=_GZIP_WBITS)
+        while not member.eof:
+            if not data:
+                data = source.read()
+                if not data:
+                    raise DataLoss("layer is truncated: its gzip stream ends before its end")
+            try:
+                out = member.decompress(data, _CHUNK)
+            except isal_zlib.IsalError as error:
+                raise DataLoss(f"layer is damaged: gzip: {error}") from None
+            data = member.unconsumed_tail
+            if out:
+                yield out
+        data = member.unused_data or source.read()
+
+
+def _unzstd(source: _Source) -> Iterator[bytes]:
+    reader = zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True)
+    try:
+        while out := reader.read(_CHUNK):
+            yield out
+    except zstandard.ZstdError as error:
+        raise DataLoss(f"layer is damaged: {error}") from None
