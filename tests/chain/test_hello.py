@@ -7,14 +7,14 @@ import re
 import pytest
 
 from chain.conftest import Chain
-from cutaway.registry.hello import MESSAGE
+from support.hello import greeting
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
 
 def test_hello_world_without_docker_hub(chain: Chain) -> None:
     first = chain.cutaway("run", "hello-world")
-    assert first.stdout == MESSAGE
+    assert first.stdout == greeting()
     lines = first.stderr.splitlines()
     assert lines[0] == "Unable to find image 'hello-world:latest' locally"
     assert "latest: Pulling from library/hello-world" in lines
@@ -23,7 +23,7 @@ def test_hello_world_without_docker_hub(chain: Chain) -> None:
     assert lines[-1] == "Status: Downloaded newer image for hello-world:latest"
 
     second = chain.cutaway("run", "hello-world")
-    assert (second.stdout, second.stderr) == (MESSAGE, "")
+    assert (second.stdout, second.stderr) == (greeting(), "")
 
     rows = chain.cutaway("ps", "-a").stdout.splitlines()
     assert rows[0].split() == ["CONTAINER", "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]

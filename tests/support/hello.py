@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from cutaway.registry.hello import image
 from support.netns import NetNs
 from support.peers import VENV_BIN, peer, peer_path_env
 from support.process import Process
 from support.stack import RealRegistry, dials
+
+
+def greeting() -> str:
+    """What hello-world prints on this machine."""
+    platform = image.ARM64 if os.uname().machine == "aarch64" else image.AMD64
+    return image.message(platform).decode()
 
 
 def copy_hello(base: Path, registry: RealRegistry, netns: NetNs, name: str = "library/hello-world") -> None:

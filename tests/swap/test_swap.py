@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cutaway.registry.hello import MESSAGE
-from support.hello import copy_hello
+from support.hello import copy_hello, greeting
 from support.leftovers import temporary_base
 from support.netns import NetNs
 from support.peers import VENV_BIN, need, peer
@@ -55,7 +54,7 @@ def test_combination(our_cli: bool, stack: Stack, engine: Engine) -> None:
     name = f"hello-{CLIS[our_cli]}"
 
     hello = engine.docker("run", "--name", name, "127.0.0.1:5000/library/hello-world", program=cli)
-    assert hello.stdout == MESSAGE
+    assert hello.stdout == greeting()
     listed = engine.docker("ps", "-a", "--filter", f"name={name}", program=cli).stdout
     assert "127.0.0.1:5000/library/hello-world" in listed and "Exited (0)" in listed
 
