@@ -115,6 +115,17 @@ class Client:
         self._keep(response)
         return jsontext.loads(text) if response.status == 200 else None
 
+    def ping(self) -> bool:
+        """Whether the daemon answers a ping well. Raises `NoDaemon` when there is none."""
+        response = self._exchange("HEAD", "/_ping", None, {})
+        self._keep(response)
+        return response.status == 200
+
+    def ping_server(self) -> str:
+        """Who the daemon says it is, e.g. `Cutaway/0.1.0`."""
+        self._negotiate()
+        return self.server
+
     def _negotiate(self) -> None:
         if self.version:
             return

@@ -39,7 +39,7 @@ def run_info(invocation: Invocation, values: "Values", arguments: list[str]) -> 
         print(jsontext.dumps(found))
     else:
         for line in lines_of(found):
-            print(f" {line}".rstrip())
+            print(f" {line}")
         print()
         for warning in found.get("Warnings") or []:
             print(warning, file=sys.stderr)

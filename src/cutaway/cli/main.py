@@ -18,6 +18,8 @@ from cutaway.errors import CutawayError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from cutaway.cli.client import Client
     from cutaway.cli.command import Command
     from cutaway.cli.flags import Values
@@ -48,7 +50,16 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         _die_by("SIGINT")
         return 130
+    if argv is None:
+        _leave(code)
     return code
+
+
+def _leave(code: int) -> "NoReturn":
+    """End the process without taking the interpreter down piece by piece: nothing here needs that, and it
+    costs 3 ms."""
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _guarded(words: list[str]) -> int:

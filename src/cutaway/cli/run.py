@@ -12,6 +12,7 @@ from cutaway.cli.options import CONTAINER_FLAGS
 from cutaway.cli.recording import Recording
 from cutaway.cli.session import Session, proxied_signals
 from cutaway.errors import CutawayError, InvalidArgument
+from cutaway.trace import spans
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ def run_run(invocation: Invocation, values: "Values", arguments: list[str]) -> i
         with recording.root as root:
             code = _run(invocation, values, arguments, recording)
             root.set(**{"process.exit_code": code})
+            return code
     finally:
         recording.deliver(wait=values.on("trace"))
-    if values.on("trace"):
-        recording.show()
-    return code
+        if values.on("trace"):
+            recording.show()
 
 
 def _run(invocation: Invocation, values: "Values", arguments: list[str], recording: Recording) -> int:
@@ -71,9 +72,12 @@ def _attached(invocation: Invocation, values: "Values", session: Session, signal
         raise refused(error, invocation.path, hint=False) from None
     _start(invocation, session, signals, removed=values.on("rm"))
     try:
-        if not session.stream(signals):
+        with spans.span("streams"):
+            ended = session.stream(signals)
+        if not ended:
             return 0
-        return session.exit_code(signals)
+        with spans.span("wait for the exit code"):
+            return session.exit_code(signals)
     except CutawayError as error:
         raise refused(error, invocation.path, hint=False) from None
 
