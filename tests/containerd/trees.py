@@ -7,14 +7,17 @@ import os
 import stat
 from pathlib import Path
 
+# 2024: later than every entry in `layers`.
+LATEST = 1_704_067_200_000_000_000
+
 
 def describe(root: Path) -> dict[str, tuple[object, ...]]:
     """Every file below a directory with type, mode, owner, device, time, attributes, links and content.
 
-    Times of the root and of whiteouts are left out: they are when the layer was unpacked.
+    A time that no entry of `layers` has is that of unpacking, which is never the same.
     """
     inodes: dict[int, str] = {}
-    found: dict[str, tuple[object, ...]] = {".": _entry(root, inodes, ".", timed=False)}
+    found: dict[str, tuple[object, ...]] = {".": _entry(root, inodes, ".")}
     for folder, folders, files in os.walk(root):
         for name in sorted((*folders, *files)):
             path = Path(folder, name)
@@ -23,10 +26,9 @@ def describe(root: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def _entry(path: Path, inodes: dict[int, str], relative: str, *, timed: bool = True) -> tuple[object, ...]:
+def _entry(path: Path, inodes: dict[int, str], relative: str) -> tuple[object, ...]:
     got = path.lstat()
     first = inodes.setdefault(got.st_ino, relative)
-    whiteout = stat.S_ISCHR(got.st_mode) and got.st_rdev == 0
     xattrs = {
         name: os.getxattr(path, name, follow_symlinks=False)
         for name in os.listxattr(path, follow_symlinks=False)
@@ -36,7 +38,7 @@ def _entry(path: Path, inodes: dict[int, str], relative: str, *, timed: bool = T
         got.st_uid,
         got.st_gid,
         got.st_rdev,
-        got.st_mtime_ns if timed and not whiteout else 0,
+        got.st_mtime_ns if got.st_mtime_ns < LATEST else "when unpacked",
         first,
         tuple(sorted(xattrs.items())),
         _content(path, got),
