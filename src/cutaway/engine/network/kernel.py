@@ -117,7 +117,7 @@ class BridgeDriver:
     def _add_veth(self, endpoint: Endpoint, namespace: int) -> None:
         assert self.bridge is not None
         message = links.add_veth(endpoint.veth, self.bridge.index, INTERFACE, endpoint.mac, namespace)
-        up = links.set_up_by_name(endpoint.veth)
+        up = links.set_port_up(endpoint.veth)
         try:
             self._route.request([message, up])
         except NotFound:

@@ -20,7 +20,8 @@ from cutaway.engine.network.netlink import (
 
 _NEWLINK, _DELLINK, _GETLINK, _NEWADDR, _GETADDR, _NEWROUTE, _GETROUTE = 16, 17, 18, 20, 22, 24, 26
 _ADDRESS, _IFNAME, _MASTER, _LINKINFO, _NET_NS_FD, _MTU = 1, 3, 10, 18, 28, 4  # IFLA_*
-_INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+_VETH_PEER, _BRPORT_MODE = 1, 4
 _IFF_UP: Final = 1
 _CREATE: Final = NLM_F_CREATE | NLM_F_EXCL
 
@@ -114,5 +115,12 @@ def routed_networks(netlink: Netlink) -> list[ipaddress.IPv4Network]:
     return found
 
 
-def set_up_by_name(name: str) -> Message:
-    return Message(_NEWLINK, _info(up=True) + attr(_IFNAME, name), f"set {name} up")
+def set_port_up(name: str) -> Message:
+    """Set a bridge's port up, in hairpin mode: a container may reach its own published port.
+
+    Where bridged frames pass the IP firewall (net.bridge.bridge-nf-call-iptables), such a packet turns
+    round within the bridge, which forbids the port it came by without this.
+    """
+    hairpin = attr(_BRPORT_MODE, b"\x01")
+    port = nest(_LINKINFO, attr(_INFO_SLAVE_KIND, "bridge"), nest(_INFO_SLAVE_DATA, hairpin))
+    return Message(_NEWLINK, _info(up=True) + attr(_IFNAME, name) + port, f"set {name} up")
