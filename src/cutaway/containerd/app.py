@@ -12,6 +12,7 @@ from cutaway.containerd.config import Config
 from cutaway.containerd.content.files import Files
 from cutaway.containerd.content.store import ContentStore
 from cutaway.containerd.content.store import repair as repair_content
+from cutaway.containerd.gc import Collector
 from cutaway.containerd.metadata.database import Database, server_uuid
 from cutaway.containerd.snapshots.store import SnapshotStore
 from cutaway.containerd.snapshots.store import repair as repair_snapshots
@@ -54,6 +55,7 @@ class App:
         self.content = ContentStore(files, self.db, self.workers)
         self.snapshots = SnapshotStore(config.snapshots_root, self.db, self.workers)
         repair_snapshots(config.snapshots_root, self.db)
+        self.gc = Collector(self.db, self.content, self.snapshots)
         self.tasks = _tasks(self)
 
     def services(self) -> list[Service]:

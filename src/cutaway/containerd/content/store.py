@@ -73,6 +73,20 @@ class ContentStore:
             if not blobs.is_used(tx, digest):
                 self.files.remove(digest)
 
+    async def drop(self, folders: Sequence[str]) -> None:
+        """Remove the directories of ingests that are recorded no more."""
+        await self._db.write(self._drop, folders)
+
+    def _drop(self, tx: Transaction, folders: Sequence[str]) -> None:
+        for folder in folders:
+            # A client may have begun anew with the same ref in the meantime.
+            if not tx.execute("SELECT 1 FROM ingests WHERE folder = ?", (folder,)).fetchone():
+                self.files.drop(folder)
+
+    def is_being_written(self, namespace: str, ref: str) -> bool:
+        """Whether a client is at it right now. May be asked from any thread."""
+        return self._locks.is_held(namespace, ref)
+
     async def open(self, namespace: str, digest: str) -> tuple[int, Blob]:
         """A descriptor to read a blob from, which the caller closes. Raises `NotFound`."""
         blob = await self.info(namespace, digest)

@@ -27,6 +27,8 @@ class Leases(Service):
 
     async def delete(self, request: pb.DeleteRequest, call: Call) -> Empty:
         await self._app.db.write(leases.delete, call.namespace, request.id)
+        if request.sync:
+            await self._app.gc.collect()
         return Empty()
 
     async def list(self, request: pb.ListRequest, call: Call) -> pb.ListResponse:

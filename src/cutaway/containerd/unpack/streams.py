@@ -8,11 +8,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from typing import IO, cast
 
 import zstandard
 from isal import isal_zlib
+from isal.igzip_lib import IsalError
 
 from cutaway.errors import DataLoss, InvalidArgument
+
+_GzipError = cast(type[Exception], IsalError)
 
 _CHUNK = 1 << 20
 _GZIP = b"\x1f\x8b\x08"
@@ -114,15 +118,16 @@ def _gunzip(source: _Source) -> Iterator[bytes]:
     """All members, one after the other (RFC 1952, 2.2). Zeros at the end are padding."""
     data = source.read()
     while data.strip(b"\0"):
-        member = isal_zlib.decompressobj(wbits=_GZIP_WBITS)
+        member, out = isal_zlib.decompressobj(wbits=_GZIP_WBITS), b""
         while not member.eof:
-            if not data:
+            # After a full chunk there may be more to come of what was put in before.
+            if not data and len(out) < _CHUNK:
                 data = source.read()
                 if not data:
                     raise DataLoss("layer is truncated: its gzip stream ends before its end")
             try:
                 out = member.decompress(data, _CHUNK)
-            except isal_zlib.IsalError as error:
+            except _GzipError as error:
                 raise DataLoss(f"layer is damaged: gzip: {error}") from None
             data = member.unconsumed_tail
             if out:
@@ -131,7 +136,7 @@ def _gunzip(source: _Source) -> Iterator[bytes]:
 
 
 def _unzstd(source: _Source) -> Iterator[bytes]:
-    reader = zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True)
+    reader = zstandard.ZstdDecompressor().stream_reader(cast(IO[bytes], source), read_across_frames=True)
     try:
         while out := reader.read(_CHUNK):
             yield out
