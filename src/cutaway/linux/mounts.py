@@ -1,0 +1,179 @@
+"""Mounting: mount(2), pivot_root(2) and the descriptor-based calls of Linux 5.2 to 5.12."""
+
+import ctypes
+import os
+
+from cutaway.linux import libc
+
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_SYNCHRONOUS = 0x10
+MS_REMOUNT = 0x20
+MS_MANDLOCK = 0x40
+MS_DIRSYNC = 0x80
+MS_NOSYMFOLLOW = 0x100
+MS_NOATIME = 0x400
+MS_NODIRATIME = 0x800
+MS_BIND = 0x1000
+MS_MOVE = 0x2000
+MS_REC = 0x4000
+MS_SILENT = 0x8000
+MS_UNBINDABLE = 0x20000
+MS_PRIVATE = 0x40000
+MS_SLAVE = 0x80000
+MS_SHARED = 0x100000
+MS_RELATIME = 0x200000
+MS_I_VERSION = 0x800000
+MS_STRICTATIME = 0x1000000
+MS_LAZYTIME = 0x2000000
+
+MNT_DETACH = 2
+
+AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_AT_RECURSIVE = 0x8000
+_OPEN_TREE_CLONE = 1
+_OPEN_TREE_CLOEXEC = 0o2000000
+_MOVE_MOUNT_F_EMPTY_PATH = 0x4
+_MOVE_MOUNT_T_EMPTY_PATH = 0x40
+
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_ATIME = 0x70
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_IDMAP = 0x100000
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
+
+
+# What a superblock takes by these names, and not a mount point (fsconfig flags).
+_SUPERBLOCK = {MS_SYNCHRONOUS: "sync", MS_DIRSYNC: "dirsync", MS_MANDLOCK: "mand", MS_LAZYTIME: "lazytime"}
+# File systems whose superblock may be shared with the host: read-only is then the mount's affair alone.
+_SHARED = frozenset({"proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts"})
+_ATTRIBUTES = {
+    MS_RDONLY: MOUNT_ATTR_RDONLY,
+    MS_NOSUID: MOUNT_ATTR_NOSUID,
+    MS_NODEV: MOUNT_ATTR_NODEV,
+    MS_NOEXEC: MOUNT_ATTR_NOEXEC,
+    MS_NOATIME: MOUNT_ATTR_NOATIME,
+    MS_STRICTATIME: MOUNT_ATTR_STRICTATIME,
+    MS_NODIRATIME: MOUNT_ATTR_NODIRATIME,
+    MS_NOSYMFOLLOW: MOUNT_ATTR_NOSYMFOLLOW,
+}
+_ATIME = MS_NOATIME | MS_STRICTATIME | MS_RELATIME
+_FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
+_FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
+
+
+def attributes(flags: int) -> int:
+    """mount(2)'s per-mount flags as mount_setattr(2)'s."""
+    return sum(attribute for flag, attribute in _ATTRIBUTES.items() if flags & flag)
+
+
+def filesystem(kind: str, source: str, flags: int, data: list[str], *, shown: str) -> int:
+    """A new file system, mounted nowhere yet: a descriptor for `move_mount` (fsopen(2), Linux 5.2).
+
+    `data` are its own options, `key=value` or `key`; `shown` is where it will go, for the error's text,
+    which has the form of runc's. Raises OSError.
+    """
+    try:
+        context = libc.syscall("fsopen", kind, _FSOPEN_CLOEXEC)
+        try:
+            _configure(context, kind, source, flags, data)
+            return libc.syscall("fsmount", context, _FSMOUNT_CLOEXEC, attributes(flags))
+        finally:
+            os.close(context)
+    except OSError as error:
+        text = f"mount {source}:{shown}" + (f", flags: {flags:#x}" if flags else "")
+        libc.fail(error.errno or 0, text + (f", data: {','.join(data)}" if data else ""))
+
+
+def _configure(context: int, kind: str, source: str, flags: int, data: list[str]) -> None:
+    def flag(name: str) -> None:
+        libc.syscall("fsconfig", context, _FSCONFIG_SET_FLAG, name, None, 0)
+
+    libc.syscall("fsconfig", context, _FSCONFIG_SET_STRING, "source", source, 0)
+    if flags & MS_RDONLY and kind not in _SHARED:
+        flag("ro")
+    for bit, name in _SUPERBLOCK.items():
+        if flags & bit:
+            flag(name)
+    for option in data:
+        key, equals, value = option.partition("=")
+        if equals:
+            libc.syscall("fsconfig", context, _FSCONFIG_SET_STRING, key, value, 0)
+        elif key:
+            flag(key)
+    libc.syscall("fsconfig", context, _FSCONFIG_CMD_CREATE, None, None, 0)
+
+
+def mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    """mount(2), where a path of our own is at hand. Raises OSError."""
+    libc.syscall("mount", source, target, kind, flags, data, what=f"mount {target}")
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2). Raises OSError."""
+    libc.syscall("umount2", target, flags, what=f"umount {target}")
+
+
+def pivot_root(new: str, old: str) -> None:
+    """pivot_root(2). Raises OSError."""
+    libc.syscall("pivot_root", new, old, what="pivot_root")
+
+
+def open_tree(fd: int, path: str = "", *, recursive: bool = False) -> int:
+    """A detached copy of the mount at `fd` or, below it, at `path` (open_tree(2), Linux 5.2)."""
+    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
+    return libc.syscall("open_tree", fd, path, flags | _AT_EMPTY_PATH, what=f"open_tree {path}".rstrip())
+
+
+def move_mount(tree: int, target: int, *, shown: str = "") -> None:
+    """Attach a detached mount on what a descriptor names: no path is walked (move_mount(2), Linux 5.2)."""
+    flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
+    libc.syscall("move_mount", tree, "", target, "", flags, what=f"move_mount {shown}".rstrip())
+
+
+def mount_setattr(
+    fd: int, set_: int, clear: int, *, propagation: int = 0, userns: int = 0, recursive: bool = False
+) -> None:
+    """Change a mount's attributes, with all below it when `recursive` (mount_setattr(2), Linux 5.12)."""
+    wanted = (ctypes.c_uint64 * 4)(set_, clear, propagation, userns)
+    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    libc.syscall("mount_setattr", fd, "", flags, wanted, ctypes.sizeof(wanted))
+
+
+def change(fd: int, flags: int, clear: int = 0) -> None:
+    """Set and clear mount(2)'s per-mount flags of the mount at a descriptor, and leave the others.
+
+    One of the atime flags replaces the whole atime setting (mount_setattr(2)). Raises OSError.
+    """
+    wanted, unwanted = attributes(flags), attributes(clear)
+    if (flags | clear) & _ATIME:
+        unwanted = unwanted & ~MOUNT_ATTR_ATIME | MOUNT_ATTR_ATIME
+    if wanted or unwanted:
+        mount_setattr(fd, wanted, unwanted)
+
+
+def parent_mount(path: str) -> str:
+    """The mount point that a directory lies on, from /proc/self/mountinfo."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        points = {unescape(line.split(b" ", 5)[4]) for line in file}
+    name = os.fsencode(path)
+    while name not in points and name != b"/":
+        name = os.path.dirname(name)
+    return os.fsdecode(name)
+
+
+def unescape(text: bytes) -> bytes:
+    """Undo mountinfo's octal escapes (space, tab, newline, backslash)."""
+    if b"\\" not in text:
+        return text
+    for octal, char in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
+        text = text.replace(octal, char)
+    return text

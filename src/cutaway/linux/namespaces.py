@@ -1,0 +1,95 @@
+"""Namespaces: their kinds, and the calls that make and join them (namespaces(7))."""
+
+import ctypes
+import os
+
+from cutaway.linux import libc
+
+# OCI's name -> (flag for clone and unshare, name in /proc/PID/ns)
+KINDS = {
+    "user": (0x10000000, "user"),
+    "ipc": (0x08000000, "ipc"),
+    "uts": (0x04000000, "uts"),
+    "network": (0x40000000, "net"),
+    "pid": (0x20000000, "pid"),
+    "mount": (0x00020000, "mnt"),
+    "cgroup": (0x02000000, "cgroup"),
+    "time": (0x00000080, "time"),
+}
+
+CLONE_PARENT = 0x8000
+SIGCHLD = 17
+_TIMENS_OFFSETS = "/proc/self/timens_offsets"
+
+
+def flag(kind: str) -> int:
+    """The CLONE_NEW* bit of an OCI namespace type."""
+    return KINDS[kind][0]
+
+
+def clone(flags: int) -> int:
+    """Fork into new namespaces: 0 in the child, its pid (seen from the caller's pid namespace) in the parent.
+
+    A raw clone(2) with a null stack behaves as fork. Only for a process with one thread. glibc's fork
+    handlers do not run, which is sound with one thread. CLONE_NEWTIME is not a flag of clone(2): its
+    bit belongs to the exit signal; use `unshare` first.
+    """
+    result = libc.raw_held("clone", flags | SIGCHLD, 0, 0, 0, 0)
+    if result < 0:
+        libc.fail(ctypes.get_errno(), f"clone {describe(flags)}")
+    return result
+
+
+def unshare(flags: int) -> None:
+    """Move the caller into new namespaces (pid and time: its future children). Raises OSError."""
+    libc.syscall("unshare", flags, what=f"unshare {describe(flags)}")
+
+
+def setns(fd: int, kinds: int, what: str = "setns") -> None:
+    """Join the namespace that `fd` (a namespace file, or a pidfd since 5.8) names. Raises OSError."""
+    libc.syscall("setns", fd, kinds, what=what)
+
+
+def describe(flags: int) -> str:
+    """The flags by name, for messages."""
+    return "|".join(f"new {kind}" for kind, (bit, _) in KINDS.items() if flags & bit) or "plain"
+
+
+def file_of(kind: str, pid: int | str = "self") -> str:
+    """The file that stands for a process's namespace of an OCI type."""
+    return f"/proc/{pid}/ns/{KINDS[kind][1]}"
+
+
+def inode(kind: str, pid: int | str = "self") -> int:
+    """The namespace's inode number, as `lsns` and `readlink /proc/PID/ns/...` show it; 0 when unknown."""
+    try:
+        return os.stat(file_of(kind, pid)).st_ino
+    except OSError:
+        return 0
+
+
+def write_id_map(pid: int, which: str, mappings: list[tuple[int, int, int]]) -> None:
+    """Set the `uid` or `gid` map of a process's user namespace: (inside, outside, how many) each.
+
+    One write is all the kernel takes (user_namespaces(7)). Raises OSError.
+    """
+    text = "".join(f"{inside} {outside} {size}\n" for inside, outside, size in mappings)
+    _write(f"/proc/{pid}/{which}_map", text)
+
+
+def write_time_offsets(offsets: dict[str, tuple[int, int]]) -> None:
+    """Shift the clocks (`monotonic`, `boottime`) of the time namespace made by `unshare`.
+
+    Possible until the first process enters it (time_namespaces(7)). Raises OSError.
+    """
+    _write(_TIMENS_OFFSETS, "".join(f"{clock} {secs} {nanos}\n" for clock, (secs, nanos) in offsets.items()))
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    except OSError as error:
+        libc.fail(error.errno or 0, f"write {path}")
+    finally:
+        os.close(fd)

@@ -1,0 +1,82 @@
+"""`start`: let a created container's program run."""
+
+import os
+
+from cutaway.errors import Aborted, FailedPrecondition
+from cutaway.linux import processes
+from cutaway.runc import hooks, state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cutaway.runc.context import Context
+    from cutaway.runc.options import Parsed
+
+_POLL_MS = 100
+
+
+def run(context: "Context", parsed: "Parsed") -> int:
+    """Start; 0."""
+    container = state.load(context.root, parsed.arguments[0])
+    with state.Lock(container.directory):
+        start(container)
+    return 0
+
+
+def start(container: state.Container) -> None:
+    """Let init go on, and run the poststart hooks. Raises `FailedPrecondition` in any other status."""
+    status = container.status()
+    if status == state.STOPPED:
+        raise FailedPrecondition("cannot start a container that has stopped")
+    if status == state.RUNNING:
+        raise FailedPrecondition("cannot start an already running container")
+    if status != state.CREATED:
+        raise FailedPrecondition(f"cannot start a container in the {status} state")
+    open_fifo(container)
+    if container.record.hooks.poststart:
+        _run_poststart(container)
+
+
+def _run_poststart(container: state.Container) -> None:
+    try:
+        # "created": what runc says here, though the program runs by now
+        hooks.run("poststart", container.record.hooks.poststart, container.oci_state(state.CREATED))
+    except Exception:
+        kill(container)
+        raise
+
+
+def kill(container: state.Container) -> None:
+    """Kill a container's init, if it is still the same process."""
+    if container.alive():
+        try:
+            os.kill(container.record.pid, 9)
+        except ProcessLookupError:
+            return
+
+
+def open_fifo(container: state.Container) -> None:
+    """Open the fifo's reading end, which lets init's open return, and take its byte.
+
+    Opened without blocking, and polled together with the process: an init that has died would keep us
+    waiting for ever. Raises `Aborted` then.
+    """
+    import select
+
+    fifo = os.open(container.fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        pidfd = processes.pidfd_open(container.record.pid)
+        try:
+            poller = select.poll()
+            poller.register(fifo, select.POLLIN)
+            poller.register(pidfd, select.POLLIN)
+            while True:
+                ready = {fd for fd, _ in poller.poll(_POLL_MS)}
+                if fifo in ready and os.read(fifo, 1):
+                    break
+                if pidfd in ready:
+                    raise Aborted("cannot start a container that has stopped")
+        finally:
+            os.close(pidfd)
+    finally:
+        os.close(fifo)
+    os.unlink(container.fifo)

@@ -1,0 +1,58 @@
+"""Reading a bundle's config.json: types first, then the meaning (`validate`)."""
+
+import os
+
+from cutaway.errors import InvalidArgument, NotFound, PermissionDenied
+from cutaway.linux import libc
+from cutaway.oci import document
+from cutaway.oci.runtime_spec import Process, Spec
+
+FILE = "config.json"
+_LARGEST = 32 << 20  # bytes; the largest honest ones, with hundreds of devices, are below 1 MB
+
+
+def enter_bundle(path: str) -> str:
+    """Make a bundle the working directory, as hooks expect; its absolute path. Raises `NotFound`."""
+    if path:
+        try:
+            os.chdir(path)
+        except PermissionError as error:
+            raise PermissionDenied(f"chdir {path}: {libc.words(error.errno or 0)}") from None
+        except OSError as error:
+            raise NotFound(f"chdir {path}: {libc.words(error.errno or 0)}") from None
+    return os.getcwd()
+
+
+def load() -> tuple[Spec, str]:
+    """The configuration in the working directory, and its text.
+
+    Raises `NotFound`, and `InvalidArgument` with the JSON path of what is wrong.
+    """
+    text = _read(FILE)
+    return document.loads(Spec, text, FILE), text
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_LARGEST + 1)
+    except FileNotFoundError:
+        raise NotFound(f"JSON specification file {path} not found") from None
+    except OSError as error:
+        raise InvalidArgument(f"open {path}: {libc.words(error.errno or 0)}") from None
+    if len(data) > _LARGEST:
+        raise InvalidArgument(f"{path}: larger than {_LARGEST >> 20} MB")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"{path}: not UTF-8 at byte {error.start}") from None
+
+
+def load_process(path: str) -> Process:
+    """The process that `exec --process` names. Raises `NotFound`, `InvalidArgument`."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_LARGEST)
+    except OSError as error:
+        raise NotFound(f"open {path}: {libc.words(error.errno or 0)}") from None
+    return document.loads(Process, data, os.path.basename(path))

@@ -1,0 +1,30 @@
+"""What every command gets: the global options, made into values."""
+
+import time
+
+from cutaway.runc.logs import Log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cutaway.runc.plan.step import Timing
+
+
+class Context:
+    """The global options of one call."""
+
+    def __init__(self, root: str, log: Log, *, systemd_cgroup: bool = False, debug: bool = False) -> None:
+        self.root = root
+        self.log = log
+        self.systemd_cgroup = systemd_cgroup
+        self.debug = debug
+        self.tracing = False
+
+    def record(self, timings: "list[Timing]") -> None:
+        """Hand on what was timed, as spans of the current one."""
+        if not self.tracing:
+            return
+        from cutaway.trace import spans
+
+        for timing in timings:
+            end = timing.end_ns or time.time_ns()  # 0: the group failed
+            spans.record(timing.name, timing.start_ns, end, parent=spans.current(), **timing.values)

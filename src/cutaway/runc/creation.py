@@ -1,0 +1,229 @@
+"""`create`, up to the point where the container waits for `start`: from options and a bundle to steps.
+
+look         read config.json, check it, look at the machine: nothing is touched
+plan         init's steps (plan.build) and the parent's (process.parent), still nothing
+make         execute the parent's steps; undo them all if one fails
+"""
+
+import os
+import time
+
+from cutaway.errors import AlreadyExists, CutawayError, InvalidArgument
+from cutaway.linux import capabilities
+from cutaway.oci.runtime_spec import Hooks
+from cutaway.runc import config, console, state, validate
+from cutaway.runc.plan import build, mounts, privileges, step
+from cutaway.runc.plan.namespaces import NamespacePlan
+from cutaway.runc.process import channel, parent
+from cutaway.runc.process.init import Init
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cutaway.linux.cgroups.base import Manager
+    from cutaway.oci.runtime_spec import Hook, Process, Seccomp, Spec
+    from cutaway.runc.context import Context
+    from cutaway.runc.options import Parsed
+    from cutaway.runc.process.parent import Making
+    from cutaway.runc.terminal_relay import Relay
+
+SECCOMP_CACHE = "/run/cutaway/seccomp"
+
+
+def create(context: "Context", options: "Parsed", *, detach: bool, relay: "Relay | None" = None) -> "Making":
+    """Make the container that the options name, up to its init waiting for `start`.
+
+    `relay` takes the terminal of a foreground `run`. Raises the classes of `cutaway.errors`; then
+    nothing is left.
+    """
+    container_id = options.arguments[0]
+    pid_file = os.path.abspath(options.text("pid-file")) if options.text("pid-file") else ""
+    bundle = config.enter_bundle(options.text("bundle"))
+    spec, text = config.load()
+    rootfs = validate.spec(spec, bundle)
+    for warning in validate.warnings(spec):
+        context.log.warning(warning)
+    state.check_id(container_id)
+    process = spec.process
+    assert process is not None  # validated
+    check_terminal(process, detach=detach, console_socket=options.text("console-socket"))
+    making = parent.Making(_container(context, container_id, spec, bundle, rootfs), spec, process)
+    kept = inherited_fds(process, options.number("preserve-fds"))
+    console_socket = -1
+    if options.text("console-socket"):
+        console_socket = console.connect(options.text("console-socket"))
+    elif relay is not None and process.terminal:
+        console_socket = relay.open_socket()
+    try:
+        steps = _steps(context, options, making, text, pid_file, kept, console_socket)
+        _make(context, steps, making)
+    finally:
+        if console_socket >= 0:
+            os.close(console_socket)
+    return making
+
+
+def _container(
+    context: "Context", container_id: str, spec: "Spec", bundle: str, rootfs: str
+) -> state.Container:
+    kinds = [namespace.type for namespace in spec.linux.namespaces] if spec.linux else []
+    joins_pids = any(n.type == "pid" and n.path for n in spec.linux.namespaces) if spec.linux else False
+    hooks = spec.hooks or Hooks()
+    record = state.Record(
+        oci_version=spec.oci_version,
+        id=container_id,
+        bundle=bundle,
+        rootfs=rootfs,
+        created=now(),
+        own_pids="pid" in kinds and not joins_pids,
+        annotations=spec.annotations,
+        hooks=Hooks(poststart=hooks.poststart, poststop=hooks.poststop),
+    )
+    return state.Container(context.root, record)
+
+
+def now() -> str:
+    """The time in RFC 3339 with nanoseconds, UTC."""
+    nanoseconds = time.time_ns()
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(nanoseconds // 10**9))
+    return f"{whole}.{nanoseconds % 10**9:09d}Z"
+
+
+def check_terminal(process: "Process", *, detach: bool, console_socket: str) -> None:
+    """A terminal that nobody holds, and a socket that nothing goes to, are mistakes."""
+    if detach and process.terminal and not console_socket:
+        raise InvalidArgument("cannot allocate tty if runc will detach without setting console socket")
+    if console_socket and not (detach and process.terminal):
+        raise InvalidArgument("cannot use console socket if runc will not detach or allocate tty")
+
+
+def inherited_fds(process: "Process", preserved: int) -> int:
+    """How many descriptors after stderr the program gets: socket activation's, then those asked for."""
+    listen = 0
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "").isdecimal():
+        listen = int(os.environ["LISTEN_FDS"])
+        if listen:
+            process.env = [*process.env, f"LISTEN_FDS={listen}", "LISTEN_PID=1"]
+    for fd in range(3, 3 + listen + preserved):
+        try:
+            os.fstat(fd)
+        except OSError:
+            raise InvalidArgument(
+                f"unable to stat preserved-fd {fd - 3 - listen} (of {preserved}): "
+                f"stat /proc/self/fd/{fd}: no such file or directory"
+            ) from None
+    return listen + preserved
+
+
+def _steps(
+    context: "Context",
+    options: "Parsed",
+    making: "Making",
+    text: str,
+    pid_file: str,
+    kept: int,
+    console_socket: int,
+) -> "list[step.Step]":
+    spec, container = making.spec, making.container
+    namespaces = NamespacePlan(spec.linux)
+    manager = _cgroup(context, spec, container)
+    around = _look_around(context, spec, container, manager)
+    around.no_pivot = options.flag("no-pivot")
+    around.new_keyring = not options.flag("no-new-keyring")
+    plan = build.init_plan(spec, namespaces, around)
+    for steps in (plan.before, plan.after, plan.start_hooks):
+        step.prepare(steps)
+    ours, theirs = channel.pair()
+    init = Init(plan, making.process, theirs)
+    init.user_namespace = namespaces.is_new("user") and not namespaces.needs_bridge
+    init.kept_fds = kept
+    init.console_socket = console_socket
+    init.trace = context.tracing
+    start_init = parent.StartInit(making, namespaces, init, ours)
+    start_init.prepare()
+    reserve = parent.ReserveName(making, text, namespaces.host_root())
+    hooks = spec.hooks or Hooks()
+    return [
+        reserve,
+        parent.MakeCgroup(making, manager),
+        start_init,
+        parent.Adopt(making, manager),
+        parent.LetInitRun(making, ours, "go", "mounted", manager),
+        parent.LimitResources(making, manager),
+        *_hook_steps(making, ("prestart", hooks.prestart), ("createRuntime", hooks.create_runtime)),
+        parent.LetInitRun(making, ours, "resume", "ready", manager),
+        parent.SaveReady(making, pid_file),
+    ]
+
+
+def _hook_steps(making: "Making", *named: "tuple[str, list[Hook]]") -> "list[step.Step]":
+    return [parent.RunHooks(making, name, hooks) for name, hooks in named if hooks]
+
+
+def _cgroup(context: "Context", spec: "Spec", container: state.Container) -> "Manager":
+    from cutaway.linux import cgroups
+
+    path = spec.linux.cgroups_path if spec.linux else None
+    manager = cgroups.manager(path, container.id, context.systemd_cgroup)
+    container.record.cgroup_paths = manager.paths()
+    return manager
+
+
+def _look_around(
+    context: "Context", spec: "Spec", container: state.Container, manager: "Manager"
+) -> build.Surroundings:
+    """What the plan needs to know about this machine."""
+    process, linux = spec.process, spec.linux
+    sets = capabilities.resolve(process.capabilities if process else None)
+    if sets.ignored:
+        context.log.warning(f"ignoring unknown or unavailable capabilities: [{' '.join(sets.ignored)}]")
+    record = container.record
+    around = build.Surroundings(record.id, record.bundle, container.oci_state(state.CREATING), sets)
+    around.rootfs = record.rootfs
+    around.has_kcore = os.path.exists("/proc/kcore")
+    if linux is not None and linux.personality is not None:
+        around.personality = privileges.PERSONALITIES[linux.personality.domain]
+    around.seccomp = compiled_filter(linux.seccomp if linux else None)
+    if any(mount.type == "cgroup" for mount in spec.mounts):
+        _look_at_cgroups(around, manager)
+    return around
+
+
+def compiled_filter(wanted: "Seccomp | None") -> tuple[bytes, int] | None:
+    """The filter's program and flags, or None without one."""
+    if wanted is None:
+        return None
+    from cutaway.linux import seccomp
+
+    return seccomp.compile(wanted, SECCOMP_CACHE), seccomp.flags(wanted)
+
+
+def _look_at_cgroups(around: build.Surroundings, manager: "Manager") -> None:
+    from cutaway.linux.cgroups import detect
+
+    layout = detect.layout()
+    if layout.mode == detect.UNIFIED:
+        around.cgroup2 = detect.ROOT
+        return
+    by_mount: dict[str, mounts.CgroupView] = {}
+    for controller, path in manager.paths().items():
+        mount = layout.mounts.get(controller)
+        if not controller or mount is None:
+            continue
+        view = by_mount.setdefault(mount, mounts.CgroupView(os.path.basename(mount), path, []))
+        view.controllers.append(controller)
+    around.cgroup_views = list(by_mount.values())
+
+
+def _make(context: "Context", steps: "list[step.Step]", making: "Making") -> None:
+    timings: list[step.Timing] | None = [] if context.tracing else None
+    try:
+        parent.make(steps, timings)
+    except AlreadyExists:
+        raise
+    except CutawayError as error:
+        raise type(error)(f"unable to start container process: {error}") from error
+    finally:
+        making.lock.release()
+        context.record([*(timings or []), *making.timings])
+    for warning in making.warnings:
+        context.log.debug(warning)  # runc goes on silently, and callers show what is on stderr

@@ -1,0 +1,243 @@
+"""`exec`: a further process in a running container.
+
+The bridge enters the container's namespaces and clones the process as our child (CLONE_PARENT), in the
+container's pid namespace; what follows is what init does after its own pivot_root, by the same steps.
+"""
+
+import os
+
+from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument
+from cutaway.linux import capabilities, processes
+from cutaway.oci.runtime_spec import Capabilities
+from cutaway.runc import config, console, creation, state, validate
+from cutaway.runc.plan import build, step, system
+from cutaway.runc.plan.namespaces import NamespacePlan
+from cutaway.runc.process import bridge, channel, limits, parent
+from cutaway.runc.process.init import Init
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cutaway.linux.cgroups.base import Manager
+    from cutaway.oci.runtime_spec import Process, Spec
+    from cutaway.runc.context import Context
+    from cutaway.runc.options import Parsed
+    from cutaway.runc.process.parent import Making
+    from cutaway.runc.state import Container
+    from cutaway.runc.terminal_relay import Relay
+
+
+def execute(context: "Context", options: "Parsed", relay: "Relay | None") -> "Making":
+    """Start the process that the options name, up to its exec. Raises the classes of `cutaway.errors`.
+
+    With a `relay` in the foreground: it takes the terminal, if the process has one.
+    """
+    container = state.load(context.root, options.arguments[0])
+    _check_status(container, ignore_paused=options.flag("ignore-paused"))
+    spec = container.load_spec()
+    process = validate.process(_process(options, spec))
+    creation.check_terminal(process, detach=relay is None, console_socket=options.text("console-socket"))
+    kept = creation.inherited_fds(process, options.number("preserve-fds"))
+    making = parent.Making(container, spec, process)
+    console_socket = -1
+    if options.text("console-socket"):
+        console_socket = console.connect(options.text("console-socket"))
+    elif relay is not None and process.terminal:
+        console_socket = relay.open_socket()
+    try:
+        steps = _steps(context, options, making, kept, console_socket)
+        _make(context, steps, making)
+    finally:
+        if console_socket >= 0:
+            os.close(console_socket)
+    return making
+
+
+def _check_status(container: "Container", *, ignore_paused: bool) -> None:
+    status = container.status()
+    if status == state.STOPPED:
+        raise FailedPrecondition("cannot exec in a stopped container")
+    if status == state.PAUSED and not ignore_paused:
+        raise FailedPrecondition("cannot exec in a paused container (use --ignore-paused to override)")
+
+
+def _process(options: "Parsed", spec: "Spec") -> "Process | None":
+    """The process: from a file, or the container's own with what the options change."""
+    if options.text("process"):
+        return config.load_process(options.text("process"))
+    process = spec.process
+    if len(options.arguments) < 2:
+        raise InvalidArgument("process args cannot be empty")
+    if process is None:
+        return None
+    process.args = options.arguments[1:]
+    process.terminal = options.flag("tty")
+    process.cwd = options.text("cwd") or process.cwd
+    process.apparmor_profile = options.text("apparmor") or process.apparmor_profile
+    process.selinux_label = options.text("process-label") or process.selinux_label
+    process.env = [*process.env, *options.many("env")]
+    if "no-new-privs" in options:
+        process.no_new_privileges = options.flag("no-new-privs")
+    if options.many("cap"):
+        process.capabilities = process.capabilities or Capabilities()
+        capabilities.add(process.capabilities, options.many("cap"))
+    _set_user(process, options.text("user"), options.many("additional-gids"))
+    return process
+
+
+def _set_user(process: "Process", user: str, groups: list[str]) -> None:
+    uid, _, gid = user.partition(":")
+    if uid:
+        process.user.uid = _id(uid, "uid")
+    if gid:
+        process.user.gid = _id(gid, "gid")
+    process.user.additional_gids = [*process.user.additional_gids, *(_id(group, "gid") for group in groups)]
+
+
+def _id(text: str, what: str) -> int:
+    if not text.isdecimal():
+        raise InvalidArgument(f"parsing {text} as int for {what} failed: expected a number")
+    return int(text)
+
+
+def _steps(
+    context: "Context", options: "Parsed", making: "Making", kept: int, console_socket: int
+) -> "list[step.Step]":
+    container, process = making.container, making.process
+    pidfd = processes.pidfd_open(container.record.pid)
+    if not container.alive():  # asked with the pidfd in hand
+        raise FailedPrecondition("cannot exec in a stopped container")
+    enter = bridge.JoinProcess(pidfd, container.record.pid)
+    ours, theirs = channel.pair()
+    init = Init(_plan(context, making, options), process, theirs)
+    init.joined = True
+    init.kept_fds = kept
+    init.console_socket = console_socket
+    init.trace = context.tracing
+    return [
+        StartProcess(making, enter, init, ours),
+        AdoptProcess(making, _cgroup(container, options.many("cgroup"))),
+        parent.LetInitRun(making, ours, "go", "ready", None),
+        WritePid(making, os.path.abspath(options.text("pid-file")) if options.text("pid-file") else ""),
+    ]
+
+
+def _plan(context: "Context", making: "Making", options: "Parsed") -> build.InitPlan:
+    container, process, linux = making.container, making.process, making.spec.linux
+    sets = capabilities.resolve(process.capabilities or _own_capabilities(making.spec, options))
+    if sets.ignored:
+        context.log.warning(f"ignoring unknown or unavailable capabilities: [{' '.join(sets.ignored)}]")
+    around = build.Surroundings(
+        container.id, container.record.bundle, container.oci_state(state.RUNNING), sets
+    )
+    around.seccomp = creation.compiled_filter(linux.seccomp if linux else None)
+    before: list[step.Step] = [system.JoinKeyring(f"_ses.{container.id}")]
+    if process.terminal:
+        size = process.console_size
+        before.append(
+            system.MakeTerminal(size.height if size else 0, size.width if size else 0, console=False)
+        )
+    before += build.label_steps(process)
+    plan = build.InitPlan(before, build.process_steps(process, around, None), [])
+    for steps in (plan.before, plan.after):
+        step.prepare(steps)
+    return plan
+
+
+def _own_capabilities(spec: "Spec", options: "Parsed") -> Capabilities | None:
+    """A process file without capabilities gets the container's, as in runc."""
+    return spec.process.capabilities if spec.process and options.text("process") else None
+
+
+def _cgroup(container: "Container", wanted: list[str]) -> "Manager":
+    """The container's cgroup, or those below it that `--cgroup [controller:]path` names."""
+    if not wanted:
+        return container.cgroup()
+    from cutaway.linux import cgroups
+
+    paths = container.cgroup().paths()
+    for entry in wanted:
+        controllers, colon, path = entry.rpartition(":")
+        if not colon and len(wanted) > 1:
+            raise InvalidArgument(f"invalid --cgroup argument: {entry} (missing <controller>: prefix)")
+        for controller in controllers.split(",") if colon else list(paths):
+            if controller not in paths:
+                raise InvalidArgument(f"unknown controller {controller} in --cgroup {entry}")
+            paths[controller] = _below(paths[controller], path)
+    return cgroups.from_paths(paths)
+
+
+def _below(cgroup: str, path: str) -> str:
+    full = os.path.normpath(f"{cgroup}/{path.lstrip('/')}")
+    if full != cgroup and not full.startswith(cgroup + "/"):
+        raise InvalidArgument(f"bad sub cgroup path: {path}")
+    if not os.path.isdir(full):
+        raise FailedPrecondition(f"cgroup {full} does not exist")
+    return full
+
+
+class StartProcess(parent.StartInit):
+    """Clone the process inside the container's namespaces."""
+
+    __slots__ = ("join",)
+
+    def __init__(self, making: "Making", join: bridge.JoinProcess, init: Init, ours: channel.Channel) -> None:
+        super().__init__(making, NamespacePlan(None), init, ours)
+        self.join = join
+        if join.joins("user"):
+            self.plan.joined["user"] = f"pid {making.container.record.pid}"
+
+    def describe(self) -> str:
+        return f"start a process in the namespaces of process {self.making.container.record.pid}"
+
+    def command(self) -> str:
+        return f"nsenter --target {self.making.container.record.pid} --all"
+
+    def execute(self, here: step.Here) -> None:
+        try:
+            self.making.pid = parent.through_bridge(self.plan, self.join, self.init, self.ours)
+        finally:
+            self.init.end.close()
+            os.close(self.join.pidfd)
+            os.close(self.init.host_proc)
+
+
+class AdoptProcess(parent.Adopt):
+    """Put the process into the container's cgroup, and set what only the host's root may set."""
+
+    __slots__ = ()
+
+    def execute(self, here: step.Here) -> None:
+        assert self.manager is not None
+        try:
+            self.manager.add(self.making.pid)
+        except CutawayError:
+            # v2: a cgroup with controllers for those below it takes no processes itself (EBUSY); the
+            # container's init has moved further down then.
+            if self.manager.version != 2:
+                raise
+            from cutaway.linux import cgroups
+
+            cgroups.from_pid(self.making.container.record.pid).add(self.making.pid)
+        limits.set_limits(self.making.pid, self.making.process)
+
+
+class WritePid(parent.SaveReady):
+    """Write the pid file."""
+
+    __slots__ = ()
+
+    def execute(self, here: step.Here) -> None:
+        if self.pid_file:
+            parent.write_pid_file(self.pid_file, self.making.pid)
+
+
+def _make(context: "Context", steps: "list[step.Step]", making: "Making") -> None:
+    timings: list[step.Timing] | None = [] if context.tracing else None
+    try:
+        parent.make(steps, timings)
+    except CutawayError as error:
+        raise type(error)(f"unable to start container process: {error}") from error
+    finally:
+        context.record([*(timings or []), *making.timings])
+    for warning in making.warnings:
+        context.log.debug(warning)

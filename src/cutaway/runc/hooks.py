@@ -1,0 +1,140 @@
+"""Hooks: programs run at points of a container's life (config.md, "POSIX-platform Hooks").
+
+Each gets the container's state as JSON on stdin. One that fails, cannot be started or runs past its
+timeout fails the operation, in runc's words; what it wrote is part of the message.
+"""
+
+import os
+import select
+import time
+
+from cutaway.errors import DeadlineExceeded, FailedPrecondition
+from cutaway.linux import libc, processes
+from cutaway.oci import document
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cutaway.oci.runtime_spec import Hook, State
+
+_OUTPUT_LIMIT = 1 << 16  # of what a hook wrote, kept for the message
+_SIGKILL = 9
+
+
+def run(name: str, hooks: "list[Hook]", state: "State") -> None:
+    """Run hooks in order. Raises `FailedPrecondition` or `DeadlineExceeded` for the first that fails."""
+    if not hooks:
+        return
+    text = document.dumps(state).encode()
+    for index, hook in enumerate(hooks):
+        try:
+            _run_one(hook, text)
+        except (FailedPrecondition, DeadlineExceeded) as error:
+            raise type(error)(f"error running hook #{index}: {error}") from None
+
+
+def _run_one(hook: "Hook", text: bytes) -> None:
+    environment = dict(entry.partition("=")[::2] for entry in hook.env) if hook.env else dict(os.environ)
+    stdin, stdin_ours = os.pipe()
+    stdout_ours, stdout = os.pipe()
+    stderr_ours, stderr = os.pipe()
+    actions = [(os.POSIX_SPAWN_DUP2, fd, to) for fd, to in ((stdin, 0), (stdout, 1), (stderr, 2))]
+    try:
+        pid = os.posix_spawn(
+            hook.path,
+            hook.args or [hook.path],
+            environment,
+            file_actions=actions,
+            setsigdef=_ignored_by_python(),
+        )
+    except OSError as error:
+        for fd in (stdin_ours, stdout_ours, stderr_ours):
+            os.close(fd)
+        raise FailedPrecondition(f"fork/exec {hook.path}: {libc.words(error.errno or 0)}") from None
+    finally:
+        for fd in (stdin, stdout, stderr):
+            os.close(fd)
+    pidfd = processes.pidfd_open(pid)
+    try:
+        output = _converse(pidfd, stdin_ours, text, (stdout_ours, stderr_ours), hook.timeout)
+    finally:
+        os.close(pidfd)
+        status = os.waitpid(pid, 0)[1]
+    _judge(status, *output)
+
+
+def _ignored_by_python() -> list[int]:
+    """SIGPIPE and SIGXFSZ: the interpreter ignores them, and what it starts would inherit that."""
+    return [13, 25]
+
+
+def _judge(status: int, stdout: bytes, stderr: bytes) -> None:
+    if status == 0:
+        return
+    code = os.waitstatus_to_exitcode(status)
+    how = f"exit status {code}" if code >= 0 else f"signal: {-code}"
+    out, err = (data.decode(errors="replace") for data in (stdout, stderr))
+    raise FailedPrecondition(f"error running hook: {how}, stdout: {out}, stderr: {err}")
+
+
+def _converse(
+    pidfd: int, stdin: int, text: bytes, outputs: tuple[int, int], timeout: int | None
+) -> tuple[bytes, bytes]:
+    """Feed stdin and gather output until the process ends; its descriptors are closed here.
+
+    It ends when the process does: a child of it that holds the pipes open keeps nobody waiting.
+    """
+    deadline = time.monotonic() + timeout if timeout else None
+    gathered = {outputs[0]: b"", outputs[1]: b""}
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    for fd in outputs:
+        os.set_blocking(fd, False)
+        poller.register(fd, select.POLLIN)
+    os.set_blocking(stdin, False)
+    poller.register(stdin, select.POLLOUT)
+    try:
+        while True:
+            events = poller.poll(None if deadline is None else max(0.0, (deadline - time.monotonic()) * 1000))
+            if not events:
+                processes.pidfd_send_signal(pidfd, _SIGKILL)
+                raise DeadlineExceeded(f"hook ran past specified timeout of {timeout}.0s")
+            ready = {fd for fd, _ in events}
+            if stdin in ready:
+                text = _feed(stdin, text)
+                if not text:
+                    poller.unregister(stdin)
+                    os.close(stdin)
+                    stdin = -1
+            for fd in outputs:
+                if fd in ready and not _drain(fd, gathered):
+                    poller.unregister(fd)
+            if pidfd in ready:
+                for fd in outputs:
+                    _drain(fd, gathered)
+                return gathered[outputs[0]], gathered[outputs[1]]
+    finally:
+        for fd in (stdin, *outputs):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _feed(fd: int, text: bytes) -> bytes:
+    """Write what fits; what is left. A hook that does not read its state is within its rights."""
+    try:
+        return text[os.write(fd, text) :]
+    except BlockingIOError:
+        return text
+    except BrokenPipeError:
+        return b""
+
+
+def _drain(fd: int, gathered: dict[int, bytes]) -> bool:
+    """Read what is there; False at its end."""
+    while True:
+        try:
+            data = os.read(fd, 65536)
+        except BlockingIOError:
+            return True
+        if not data:
+            return False
+        gathered[fd] = (gathered[fd] + data)[-_OUTPUT_LIMIT:]

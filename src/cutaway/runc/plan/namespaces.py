@@ -1,0 +1,72 @@
+"""Which namespaces a container gets: new ones, others' by path, or the runtime's own."""
+
+from cutaway.linux import namespaces as kinds
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cutaway.oci.runtime_spec import IdMapping, Linux
+
+# clone(2) can make these along with the process. Not here: `time`, whose bit is taken by the exit
+# signal, and `cgroup`, whose root must be the cgroup that the process is moved to afterwards.
+_BY_CLONE = ("user", "ipc", "uts", "network", "pid", "mount")
+# In what order to join: a user namespace last but two tries, since its caps replace ours.
+JOIN_ORDER = ("ipc", "uts", "network", "pid", "cgroup", "time", "mount")
+
+
+class NamespacePlan:
+    """The namespaces of one container, from its configuration."""
+
+    def __init__(self, linux: "Linux | None") -> None:
+        self.new: list[str] = []
+        self.joined: dict[str, str] = {}
+        for namespace in linux.namespaces if linux else ():
+            if namespace.path:
+                self.joined[namespace.type] = namespace.path
+            else:
+                self.new.append(namespace.type)
+        self.uid_map = _triples(linux.uid_mappings if linux else [])
+        self.gid_map = _triples(linux.gid_mappings if linux else [])
+        self.time_offsets: dict[str, tuple[int, int]] = {}
+        for clock, offset in ((linux.time_offsets or {}) if linux else {}).items():
+            self.time_offsets[clock] = (offset.secs, offset.nanosecs)
+        self.may_set_groups = True
+
+    def is_new(self, kind: str) -> bool:
+        return kind in self.new
+
+    def has(self, kind: str) -> bool:
+        """Whether the container's namespace of this kind is not the runtime's own."""
+        return kind in self.new or kind in self.joined
+
+    @property
+    def clone_flags(self) -> int:
+        """The flags that make the new namespaces along with the process."""
+        return sum(kinds.flag(kind) for kind in self.new if kind in _BY_CLONE)
+
+    @property
+    def needs_bridge(self) -> bool:
+        """Whether a process in between must join or prepare something before init can be made."""
+        return bool(self.joined) or "time" in self.new
+
+    def host_root(self) -> tuple[int, int]:
+        """The host's uid and gid that are 0 in the container."""
+        if not self.is_new("user"):
+            return 0, 0
+        return _host_id(self.uid_map), _host_id(self.gid_map)
+
+    def describe(self) -> str:
+        """The namespaces in words: new by kind, joined with their path."""
+        joined = [f"{kind}={path}" for kind, path in self.joined.items()]
+        return ", ".join([*(f"new {kind}" for kind in self.new), *joined]) or "the runtime's own"
+
+
+def _triples(mappings: "list[IdMapping]") -> list[tuple[int, int, int]]:
+    return [(mapping.container_id, mapping.host_id, mapping.size) for mapping in mappings]
+
+
+def _host_id(mappings: list[tuple[int, int, int]]) -> int:
+    """The host's id for 0 inside; 0 where it is not mapped."""
+    for inside, outside, size in mappings:
+        if inside <= 0 < inside + size:
+            return outside - inside
+    return 0

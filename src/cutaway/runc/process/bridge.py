@@ -1,0 +1,132 @@
+"""The process between the runtime and init, when init's namespaces cannot all be made by one clone(2).
+
+It joins namespaces by path and makes those that must exist first (user, time), then clones init as a
+sibling of itself (CLONE_PARENT): init's parent is the runtime, and after that its subreaper, exactly as if
+there had been no bridge. The pid it reports is the host's, for the bridge has not left the host's
+pid namespace itself: setns(2) and unshare(2) move only the children.
+"""
+
+import os
+
+from cutaway.errors import CutawayError, FailedPrecondition, NotFound, Unknown
+from cutaway.linux import libc, namespaces, processes
+from cutaway.runc.plan.namespaces import JOIN_ORDER
+from cutaway.runc.process.sealing import seal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from cutaway.runc.plan.namespaces import NamespacePlan
+    from cutaway.runc.process.channel import Channel
+    from cutaway.runc.process.init import Init
+
+
+def main(plan: "NamespacePlan", enter: "Callable[[], None]", init: "Init") -> "NoReturn":
+    """Join namespaces by `enter`, make what must be there first, clone init, report its pid."""
+    end = init.end
+    try:
+        seal()
+        processes.set_name("runc:[1:CHILD]")
+        enter()
+        rest = plan.clone_flags
+        if plan.is_new("user"):
+            namespaces.unshare(namespaces.flag("user"))
+            rest &= ~namespaces.flag("user")
+            end.say("map", pid=os.getpid())
+            end.hear("mapped")
+        if plan.has("user"):
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+        if plan.is_new("time"):
+            namespaces.unshare(namespaces.flag("time"))
+            if plan.time_offsets:
+                namespaces.write_time_offsets(plan.time_offsets)
+        pid = namespaces.clone(rest | namespaces.CLONE_PARENT)
+        if pid == 0:
+            init.main()
+        end.say("pid", pid=pid)
+    except CutawayError as error:
+        _give_up(end, error)
+    except OSError as error:
+        _give_up(end, FailedPrecondition(libc.reason(error)))
+    except BaseException as error:  # noqa: BLE001  # a bug: said in one line, as nothing else can be done here
+        _give_up(end, Unknown(f"internal error: {type(error).__name__}: {error}"))
+    os._exit(0)
+
+
+def _give_up(end: "Channel", error: CutawayError) -> "NoReturn":
+    try:
+        end.say_error(error, "before")
+    finally:
+        os._exit(1)
+
+
+class JoinByPath:
+    """Enter the namespaces that a configuration names by path: with the rights we have now or, where those
+    are not enough, with those that the user namespace to join gives."""
+
+    __slots__ = ("fds", "paths")
+
+    def __init__(self, paths: dict[str, str]) -> None:
+        self.paths = paths
+        self.fds: dict[str, int] = {}
+
+    def open(self) -> None:
+        """Open the namespaces' files. Raises `NotFound`."""
+        for kind, path in self.paths.items():
+            try:
+                self.fds[kind] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise NotFound(
+                    f"unable to create new parent process: namespace path: lstat {path}: "
+                    f"{libc.words(error.errno or 0)}"
+                ) from None
+
+    def close(self) -> None:
+        for fd in self.fds.values():
+            os.close(fd)
+        self.fds = {}
+
+    def __call__(self) -> None:
+        later = []
+        for kind in JOIN_ORDER:
+            if kind not in self.fds:
+                continue
+            try:
+                self._enter(kind)
+            except PermissionError:
+                if "user" not in self.fds:
+                    raise
+                later.append(kind)
+        if "user" in self.fds:
+            self._enter("user")
+        for kind in later:
+            self._enter(kind)
+
+    def _enter(self, kind: str) -> None:
+        what = f"failed to setns into {namespaces.KINDS[kind][1]} namespace {self.paths[kind]}"
+        namespaces.setns(self.fds[kind], namespaces.flag(kind), what)
+
+
+class JoinProcess:
+    """Enter every namespace of a running process that is not ours already, in one call: setns(2) with a
+    pidfd (Linux 5.8) takes the user namespace first and does all or nothing."""
+
+    __slots__ = ("flags", "pidfd")
+
+    def __init__(self, pidfd: int, pid: int) -> None:
+        self.pidfd = pidfd
+        self.flags = sum(
+            namespaces.flag(kind)
+            for kind in namespaces.KINDS
+            if namespaces.inode(kind, pid) != namespaces.inode(kind)
+        )
+
+    def joins(self, kind: str) -> bool:
+        return bool(self.flags & namespaces.flag(kind))
+
+    def __call__(self) -> None:
+        if self.flags:
+            namespaces.setns(self.pidfd, self.flags, "failed to setns into the container's namespaces")

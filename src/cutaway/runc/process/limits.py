@@ -1,0 +1,47 @@
+"""What only the host's root may set on a process: resource limits and its OOM score."""
+
+from cutaway.errors import FailedPrecondition
+from cutaway.linux import libc
+from cutaway.runc.validate import RLIMITS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cutaway.oci.runtime_spec import Process, Rlimit
+
+_UNLIMITED = (1 << 64) - 1
+
+
+def set_limits(pid: int, process: "Process") -> None:
+    """Resource limits and OOM score of another process. Raises OSError, `FailedPrecondition`."""
+    if process.oom_score_adj is not None:
+        _write_oom_score(pid, process.oom_score_adj)
+    if process.rlimits:
+        import resource
+
+        for limit in process.rlimits:
+            number = RLIMITS[limit.type]
+            try:
+                resource.prlimit(pid, number, _limit_values(limit))
+            except (OSError, ValueError) as error:
+                reason = libc.words(error.errno or 0) if isinstance(error, OSError) else "invalid argument"
+                raise FailedPrecondition(
+                    "error during container init: error setting rlimits for ready process: "
+                    f"error setting rlimit type {number}: {reason}"
+                ) from None
+
+
+def _limit_values(limit: "Rlimit") -> tuple[int, int]:
+    """Soft and hard as the resource module wants them: -1 for without limit."""
+    soft, hard = (-1 if value >= _UNLIMITED >> 1 else value for value in (limit.soft, limit.hard))
+    return soft, hard
+
+
+def _write_oom_score(pid: int, score: int) -> None:
+    path = f"/proc/{pid}/oom_score_adj"
+    with open(path, "r+b", buffering=0) as file:
+        if int(file.read()) == score:
+            return  # lowering needs CAP_SYS_RESOURCE; leaving it as it is does not
+        try:
+            file.write(str(score).encode())
+        except OSError as error:
+            libc.fail(error.errno or 0, f"failed to update {path}")

@@ -1,0 +1,414 @@
+"""The runtime's side of making a container: a list of steps, each with its undoing.
+
+Whatever fails, everything done so far is undone, last first: the process killed and reaped, the cgroup
+removed, the name given back. Mounts need no undoing: they live in init's mount namespace and end with it.
+The state file is written before there is a process and again as soon as its pid is known, so that a
+runtime that is killed itself leaves nothing that `delete --force` does not find.
+"""
+
+import os
+
+from cutaway.errors import CutawayError, FailedPrecondition
+from cutaway.linux import libc, namespaces, processes
+from cutaway.oci.runtime_spec import Hook
+from cutaway.runc import state
+from cutaway.runc.plan.step import Here, Step, Timing, run
+from cutaway.runc.process import autopsy, bridge, channel, limits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cutaway.linux.cgroups.base import Manager
+    from cutaway.oci.runtime_spec import Process, Spec
+    from cutaway.runc.plan.namespaces import NamespacePlan
+    from cutaway.runc.process.init import Init
+    from cutaway.runc.state import Container
+
+_SIGKILL = 9
+
+
+class Making:
+    """What the steps of the parent share: the container and its process on the way to existence."""
+
+    def __init__(self, container: "Container", spec: "Spec", process: "Process") -> None:
+        self.container = container
+        self.spec = spec
+        self.process = process
+        self.lock = state.Lock(container.directory)
+        self.pid = 0
+        self.warnings: list[str] = []
+        self.timings: list[Timing] = []  # of init
+
+
+def make(steps: "list[Step]", timings: list[Timing] | None) -> None:
+    """Execute the parent's steps; on any failure undo those done, the failed one included, and re-raise."""
+    done: list[Step] = []
+    try:
+        for step in steps:
+            done.append(step)
+            run([step], Here(), timings)
+    except BaseException as error:
+        failures = [text for step in reversed(done) if (text := _undo(step))]
+        if failures and isinstance(error, CutawayError):
+            raise type(error)(f"{error} (and cleaning up failed: {'; '.join(failures)})") from error
+        raise
+
+
+def _undo(step: Step) -> str:
+    """Undo a step; why that failed, in words: the first error must not be lost over a second one."""
+    try:
+        step.undo()
+    except CutawayError as error:
+        return str(error)
+    except OSError as error:
+        return libc.reason(error)
+    return ""
+
+
+class _ParentStep(Step):
+    __slots__ = ("making",)
+    group = "parent"
+
+    def __init__(self, making: Making) -> None:
+        self.making = making
+
+    def failure(self, reason: str) -> str:
+        return reason
+
+
+class ReserveName(_ParentStep):
+    """Take the container's name, and write down what is needed to clean up after us."""
+
+    __slots__ = ("config", "made", "owner")
+    group = "state"
+
+    def __init__(self, making: Making, config: str, owner: tuple[int, int]) -> None:
+        super().__init__(making)
+        self.config = config
+        self.owner = owner  # the host's ids of the container's root: it must reach the fifo
+        self.made = False
+
+    def describe(self) -> str:
+        return f"make {self.making.container.directory}"
+
+    def command(self) -> str:
+        return f"mkdir {self.making.container.directory} && mkfifo {self.making.container.fifo}"
+
+    def execute(self, here: Here) -> None:
+        container = self.making.container
+        state.reserve(container.root, container.id)
+        self.made = True
+        self.making.lock.take()
+        os.mkfifo(container.fifo, 0o622)
+        os.chmod(container.fifo, 0o622)  # whatever the umask
+        if self.owner != (0, 0):
+            os.chown(container.fifo, *self.owner)
+        container.save_config(self.config)
+        container.save()
+
+    def undo(self) -> None:
+        if self.made:
+            state.remove(self.making.container.root, self.making.container.id)
+
+
+class MakeCgroup(_ParentStep):
+    __slots__ = ("made", "manager")
+    group = "cgroup"
+
+    def __init__(self, making: Making, manager: "Manager") -> None:
+        super().__init__(making)
+        self.manager = manager
+        self.made: list[str] = []
+
+    def describe(self) -> str:
+        return f"make cgroup {self.manager.main_path()}"
+
+    def command(self) -> str:
+        return "mkdir -p " + " ".join(self.manager.paths().values())
+
+    def failure(self, reason: str) -> str:
+        return f"unable to apply cgroup configuration: {reason}"
+
+    def execute(self, here: Here) -> None:
+        self.made = self.manager.create()
+
+    def undo(self) -> None:
+        if self.made:
+            self.manager.delete()
+
+    def values(self) -> dict[str, str | int | float | bool]:
+        return {"paths": " ".join(self.manager.paths().values())}
+
+
+class StartInit(_ParentStep):
+    """Clone the container's init into its namespaces, through a bridge where one clone cannot do it."""
+
+    __slots__ = ("enter", "init", "ours", "plan")
+    group = "namespaces"
+
+    def __init__(self, making: Making, plan: "NamespacePlan", init: "Init", ours: channel.Channel) -> None:
+        super().__init__(making)
+        self.plan = plan
+        self.init = init
+        self.ours = ours
+        self.enter = bridge.JoinByPath(plan.joined)
+
+    def describe(self) -> str:
+        return f"start init with {self.plan.describe()}"
+
+    def command(self) -> str:
+        new = " ".join(f"--{kind}" for kind in self.plan.new)
+        return f"unshare --fork {new} ..."
+
+    def prepare(self) -> None:
+        self.enter.open()
+
+    def execute(self, here: Here) -> None:
+        self.init.fifo = os.open(self.making.container.fifo, os.O_PATH | os.O_CLOEXEC)
+        try:
+            if self.plan.needs_bridge:
+                self.making.pid = through_bridge(self.plan, self.enter, self.init, self.ours)
+            else:
+                self._directly()
+        finally:
+            self.init.end.close()
+            self.enter.close()
+            os.close(self.init.fifo)
+            os.close(self.init.host_proc)
+
+    def _directly(self) -> None:
+        pid = namespaces.clone(self.plan.clone_flags)
+        if pid == 0:
+            self.ours.close()
+            self.init.main()
+        self.making.pid = pid
+        if self.plan.is_new("user"):
+            _write_maps(self.plan, pid)
+
+    def undo(self) -> None:
+        if self.making.pid:
+            kill(self.making.pid)
+
+    def values(self) -> dict[str, str | int | float | bool]:
+        kinds = [*self.plan.new, *self.plan.joined]
+        found = {f"ns.{kind}": namespaces.inode(kind, self.making.pid) for kind in kinds}
+        return {"pid": self.making.pid, **{key: inode for key, inode in found.items() if inode}}
+
+
+def through_bridge(
+    plan: "NamespacePlan", enter: "Callable[[], None]", init: "Init", ours: channel.Channel
+) -> int:
+    """Have a process in between join namespaces and clone init; init's pid. Raises what it reports."""
+    bridge_pid = namespaces.clone(0)
+    if bridge_pid == 0:
+        ours.close()
+        bridge.main(plan, enter, init)
+    init.end.close()
+    try:
+        message = _hear(ours, "map", "pid")
+        if message.word == "map":
+            _write_maps(plan, bridge_pid)
+            ours.say("mapped")
+            message = _hear(ours, "pid")
+        return int(message.values["pid"])
+    except BaseException:
+        os.kill(bridge_pid, _SIGKILL)
+        raise
+    finally:
+        os.waitpid(bridge_pid, 0)
+
+
+def _hear(ours: channel.Channel, *words: str) -> channel.Message:
+    message = ours.hear(*words)
+    if message.word == "error":
+        raise channel.error_of(message)
+    return message
+
+
+def _write_maps(plan: "NamespacePlan", pid: int) -> None:
+    namespaces.write_id_map(pid, "uid", plan.uid_map)
+    namespaces.write_id_map(pid, "gid", plan.gid_map)
+
+
+def kill(pid: int) -> None:
+    """Kill and reap a child of ours; one that is gone already is no error."""
+    try:
+        os.kill(pid, _SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        return
+
+
+class Adopt(_ParentStep):
+    """Put the process into its cgroup, set what only the host's root may set, and write its pid down."""
+
+    __slots__ = ("manager",)
+    group = "cgroup"
+
+    def __init__(self, making: Making, manager: "Manager | None") -> None:
+        super().__init__(making)
+        self.manager = manager
+
+    def describe(self) -> str:
+        return f"put process {self.making.pid or 'init'} into its cgroup"
+
+    def command(self) -> str:
+        paths = self.manager.paths().values() if self.manager else ()
+        return "; ".join(f"echo {self.making.pid} > {path}/cgroup.procs" for path in paths)
+
+    def execute(self, here: Here) -> None:
+        pid, record = self.making.pid, self.making.container.record
+        if self.manager is not None:
+            self.manager.add(pid)
+        limits.set_limits(pid, self.making.process)
+        found = processes.status(pid)
+        if found is None:
+            raise FailedPrecondition(f"process {pid} ended before it was set up")
+        record.pid, record.start_time = pid, found[1]
+        self.making.container.save()
+
+
+class LetInitRun(_ParentStep):
+    """Let init go on, and wait for it to come to a point."""
+
+    __slots__ = ("manager", "ours", "until", "word")
+    group = "init"
+
+    def __init__(
+        self, making: Making, ours: channel.Channel, word: str, until: str, manager: "Manager | None"
+    ) -> None:
+        super().__init__(making)
+        self.ours = ours
+        self.word = word
+        self.until = until
+        self.manager = manager
+
+    def describe(self) -> str:
+        return f'tell init to {self.word}, wait until it is "{self.until}"'
+
+    def command(self) -> str:
+        return "# the runtime's side of the handshake"
+
+    def execute(self, here: Here) -> None:
+        self.ours.say(self.word)
+        self._await(self.until)
+        if self.until == "ready":
+            self._await_end()
+
+    def _await(self, word: str) -> None:
+        try:
+            message = self.ours.hear(word)
+        except channel.Gone:
+            raise autopsy.autopsy(self.making.pid, self.manager) from None
+        if message.word == "error":
+            raise self._explain(message)
+        self._remember(message)
+
+    def _remember(self, message: channel.Message) -> None:
+        self.making.warnings += message.values.get("warnings", ())
+        for name, start, end, values in message.values.get("timings", ()):
+            timing = Timing(name, start)
+            timing.end_ns, timing.values = end, values
+            self.making.timings.append(timing)
+
+    def _await_end(self) -> None:
+        """After "ready": "done", an error, or the end of the socket with the process still there."""
+        try:
+            message = self.ours.hear("done")
+        except channel.Gone:
+            if autopsy.ended(self.making.pid, autopsy.GRACE_MS):
+                raise autopsy.autopsy(self.making.pid, self.manager) from None
+            return
+        if message.word == "error":
+            raise self._explain(message)
+        self._remember(message)
+
+    def _explain(self, message: channel.Message) -> CutawayError:
+        error = channel.error_of(message)
+        if message.values.get("stage") == "before":
+            return type(error)(f"error during container init: {error}")
+        return error
+
+
+class LimitResources(_ParentStep):
+    """Write the limits, when init has mounted and made its devices."""
+
+    __slots__ = ("manager",)
+    group = "cgroup"
+
+    def __init__(self, making: Making, manager: "Manager") -> None:
+        super().__init__(making)
+        self.manager = manager
+
+    def describe(self) -> str:
+        return f"set the limits of {self.manager.main_path()}"
+
+    def command(self) -> str:
+        return f"# writes below {self.manager.main_path()}"
+
+    def failure(self, reason: str) -> str:
+        return f"error during container init: error setting cgroup config for procHooks process: {reason}"
+
+    def execute(self, here: Here) -> None:
+        linux = self.making.spec.linux
+        self.manager.apply(linux.resources if linux else None)
+
+
+class RunHooks(_ParentStep):
+    """Run hooks in the runtime's own namespaces."""
+
+    __slots__ = ("hooks", "name")
+    group = "hooks"
+
+    def __init__(self, making: Making, name: str, hooks: list[Hook]) -> None:
+        super().__init__(making)
+        self.name = name
+        self.hooks = hooks
+
+    def describe(self) -> str:
+        return f"run {len(self.hooks)} {self.name} hooks"
+
+    def command(self) -> str:
+        return "; ".join(hook.path for hook in self.hooks)
+
+    def failure(self, reason: str) -> str:
+        return f"error during container init: {reason}"
+
+    def execute(self, here: Here) -> None:
+        from cutaway.runc import hooks
+
+        hooks.run(self.name, self.hooks, self.making.container.oci_state(state.CREATING))
+
+
+class SaveReady(_ParentStep):
+    """From now on the container is "created": write the pid file, then say so in the state."""
+
+    __slots__ = ("pid_file", "written")
+    group = "state"
+
+    def __init__(self, making: Making, pid_file: str) -> None:
+        super().__init__(making)
+        self.pid_file = pid_file
+        self.written = False
+
+    def describe(self) -> str:
+        return f"write down that {self.making.container.id} is created"
+
+    def command(self) -> str:
+        return f"echo -n {self.making.pid} > {self.pid_file}" if self.pid_file else "# state.json"
+
+    def execute(self, here: Here) -> None:
+        self.making.container.record.ready = True
+        self.making.container.save()
+        if self.pid_file:
+            write_pid_file(self.pid_file, self.making.pid)
+            self.written = True
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """The pid in decimal, without a newline, complete from the moment that the name exists."""
+    beside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
+    with open(beside, "w", encoding="ascii") as file:
+        file.write(str(pid))
+    os.rename(beside, path)

@@ -1,0 +1,111 @@
+"""A foreground container's terminal: between its master and our own stdin and stdout.
+
+The master arrives on a console socket as it would for any caller, only that the caller is us.
+"""
+
+import _socket
+import os
+import select
+
+from cutaway.errors import FailedPrecondition
+from cutaway.linux import libc, processes, terminals
+from cutaway.runc import console
+
+_CHUNK = 1 << 16
+
+
+class Relay:
+    """Does nothing until `open_socket` was called: a program without terminal has our own stdio."""
+
+    def __init__(self) -> None:
+        self.active = False
+        self._ours: _socket.socket | None = None
+        self._theirs: _socket.socket | None = None
+        self._master = -1
+        self._saved: list[object] | None = None
+
+    def open_socket(self) -> int:
+        """Prepare for a terminal; a descriptor of the socket that takes its master.
+
+        Raises `FailedPrecondition` when we have no terminal ourselves.
+        """
+        try:
+            os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC))
+        except OSError as error:
+            raise FailedPrecondition(f"open /dev/tty: {libc.words(error.errno or 0)}") from None
+        self._ours, self._theirs = _socket.socketpair(
+            _socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC
+        )
+        self.active = True
+        return os.dup(self._theirs.fileno())
+
+    def begin(self) -> None:
+        """Take the master and make our own terminal raw: what is typed goes to the container as it is."""
+        if self._ours is None or self._theirs is None:
+            return
+        import tty
+
+        self._theirs.close()
+        self._master = console.receive_master(self._ours)
+        self._ours.close()
+        self.resize()
+        import termios
+
+        if os.isatty(0):
+            self._saved = termios.tcgetattr(0)
+            tty.setraw(0)
+
+    def resize(self) -> None:
+        """Give the container's terminal the size of ours."""
+        if self._master < 0:
+            return
+        try:
+            terminals.resize(self._master, *terminals.size(0))
+        except OSError:
+            return  # no terminal at stdin
+
+    def pump(self, pid: int) -> None:
+        """Carry bytes both ways until the process ends and its output is drained."""
+        if self._master < 0:
+            return
+        pidfd = processes.pidfd_open(pid)
+        poller = select.poll()
+        for fd in (0, self._master, pidfd):
+            poller.register(fd, select.POLLIN)
+        ended = False
+        try:
+            while True:
+                ready = {fd for fd, _ in poller.poll(0 if ended else None)}
+                if 0 in ready and not self._carry(0, self._master):
+                    poller.unregister(0)
+                if self._master in ready:
+                    if not self._carry(self._master, 1):
+                        return
+                elif ended:
+                    return
+                if pidfd in ready:
+                    ended = True
+                    poller.unregister(pidfd)
+        finally:
+            os.close(pidfd)
+
+    def _carry(self, source: int, target: int) -> bool:
+        try:
+            data = os.read(source, _CHUNK)
+        except OSError:
+            return False  # EIO: the last slave was closed
+        view = memoryview(data)
+        while view:
+            view = view[os.write(target, view) :]
+        return bool(data)
+
+    def end(self) -> None:
+        """Restore our terminal and close the container's."""
+        if self._saved is not None:
+            import termios
+
+            termios.tcsetattr(0, termios.TCSADRAIN, self._saved)  # type: ignore[arg-type]
+            self._saved = None
+        if self._master >= 0:
+            os.close(self._master)
+            self._master = -1

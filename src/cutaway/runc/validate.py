@@ -1,0 +1,302 @@
+"""What a configuration must hold to make sense: small checks, in the wording of runc where it has one.
+
+Types are already right (`oci.document` reports the JSON path of a wrong one). Nothing here touches the
+system beyond looking at the root directory and at namespace files.
+"""
+
+import os
+
+from cutaway.errors import InvalidArgument, Unimplemented
+from cutaway.linux import libc, namespaces
+from cutaway.runc.plan import mount_options, privileges, tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cutaway.oci.runtime_spec import IdMapping, Linux, Process, Spec
+
+# getrlimit(2); the names are the specification's, the numbers the same on x86-64 and arm64.
+_RLIMIT_NAMES = (
+    "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
+    "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+)  # fmt: skip
+RLIMITS = {f"RLIMIT_{name}": number for number, name in enumerate(_RLIMIT_NAMES)}
+
+_IPC_SYSCTLS = frozenset(
+    "kernel." + name
+    for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
+)
+_UINT32 = 1 << 32
+
+
+def process(found: "Process | None") -> "Process":
+    """Check a process, of a container or of `exec`. Raises `InvalidArgument`."""
+    if found is None:
+        raise InvalidArgument("process property must not be empty")
+    if not found.cwd:
+        raise InvalidArgument("Cwd property must not be empty")
+    if not found.cwd.startswith("/"):
+        raise InvalidArgument("Cwd must be an absolute path")
+    if not found.args:
+        raise InvalidArgument("args must not be empty")
+    if found.selinux_label and not os.path.exists("/sys/fs/selinux/enforce"):
+        raise InvalidArgument(
+            "selinux label is specified in config, but selinux is disabled or not supported"
+        )
+    _texts("process.args", found.args)
+    _texts("process.env", found.env)
+    _texts("process.cwd", [found.cwd])
+    for index, limit in enumerate(found.rlimits):
+        if limit.type not in RLIMITS:
+            raise InvalidArgument(f"wrong rlimit value: {limit.type}")
+        if min(limit.soft, limit.hard) < 0:
+            raise InvalidArgument(f"process.rlimits[{index}]: soft and hard must not be negative")
+    _user(found)
+    _scheduling(found)
+    return found
+
+
+def _texts(path: str, values: list[str]) -> None:
+    for index, text in enumerate(values):
+        if "\0" in text:
+            raise InvalidArgument(f"{path}[{index}]: a zero byte cannot be passed to a program")
+        try:
+            os.fsencode(text)
+        except UnicodeEncodeError:
+            raise InvalidArgument(f"{path}[{index}]: not a text that can be encoded") from None
+
+
+def _user(found: "Process") -> None:
+    user = found.user
+    for name, value in (("uid", user.uid), ("gid", user.gid)):
+        _uint32(f"process.user.{name}", value)
+    for index, gid in enumerate(user.additional_gids):
+        _uint32(f"process.user.additionalGids[{index}]", gid)
+    if user.umask is not None and not 0 <= user.umask <= 0o777:
+        raise InvalidArgument(f"process.user.umask: expected 0 to 0777, got {user.umask:#o}")
+    size = found.console_size
+    if size is not None and not (0 <= size.height < 1 << 16 and 0 <= size.width < 1 << 16):
+        raise InvalidArgument("process.consoleSize: height and width must be below 65536")
+
+
+def _uint32(path: str, value: int) -> None:
+    if not 0 <= value < _UINT32:
+        raise InvalidArgument(f"{path}: expected an unsigned 32-bit number, got {value}")
+
+
+def _scheduling(found: "Process") -> None:
+    scheduler, io = found.scheduler, found.io_priority
+    if scheduler is not None:
+        if scheduler.policy not in privileges.POLICIES:
+            raise InvalidArgument(f"scheduler policy {scheduler.policy!r} is not known")
+        for flag in scheduler.flags:
+            if flag not in privileges.SCHEDULER_FLAGS:
+                raise InvalidArgument(f"scheduler flag {flag!r} is not known")
+        if not -20 <= (scheduler.nice or 0) <= 19:
+            raise InvalidArgument(f"invalid scheduler.nice: {scheduler.nice} (must be -20 to 19)")
+    if io is not None and (io.class_ not in privileges.IO_CLASSES or not 0 <= io.priority <= 7):
+        raise InvalidArgument(f"invalid ioPriority: class {io.class_!r}, priority {io.priority} (0 to 7)")
+    if found.exec_cpu_affinity is not None:
+        raise Unimplemented("process.execCPUAffinity is not built yet")
+
+
+def spec(found: "Spec", bundle: str) -> str:
+    """Check a whole configuration; the root's absolute path. Raises `InvalidArgument`, `Unimplemented`."""
+    process(found.process)
+    if found.root is None:
+        raise InvalidArgument("root must be specified")
+    for mount in found.mounts:
+        _texts("mounts", [mount.destination, mount.source or "", mount.type or "", *mount.options])
+        options = mount_options.parse(mount.options)
+        if mount.uid_mappings or mount.gid_mappings:
+            raise Unimplemented(f"mount {mount.destination}: id-mapped mounts are not built yet")
+        if not options.bind and not mount.type:
+            raise InvalidArgument(f"mount {mount.destination}: neither a type nor a bind")
+    for check in _CHECKS:
+        check(found)
+    return _rootfs(os.path.normpath(os.path.join(bundle, found.root.path)))
+
+
+def _rootfs(path: str) -> str:
+    try:
+        os.stat(path)
+    except OSError as error:
+        raise InvalidArgument(f"invalid rootfs: stat {path}: {libc.words(error.errno or 0)}") from None
+    if os.path.realpath(path) != path:
+        raise InvalidArgument("invalid rootfs: not an absolute path, or a symlink")
+    if path == "/":
+        raise InvalidArgument("invalid rootfs: the host's own root cannot be a container's")
+    return path
+
+
+def warnings(found: "Spec") -> "Iterator[str]":
+    """What is odd but allowed, for the log."""
+    for mount in found.mounts:
+        if not mount.destination.startswith("/"):
+            yield (
+                f"mount destination {mount.destination} is not absolute. Support for non-absolute mount "
+                "destinations will be removed in a future release."
+            )
+
+
+def _linux(found: "Spec") -> "Linux":
+    if found.linux is None:
+        raise InvalidArgument("linux: required on this platform, but missing")
+    return found.linux
+
+
+def _kinds(found: "Spec") -> dict[str, str]:
+    return {namespace.type: namespace.path or "" for namespace in _linux(found).namespaces}
+
+
+def _namespaces(found: "Spec") -> None:
+    seen = set()
+    for namespace in _linux(found).namespaces:
+        text = f'{{"{namespace.type}" "{namespace.path or ""}"}}'
+        if namespace.type not in namespaces.KINDS:
+            raise InvalidArgument(f"namespace {text} does not exist")
+        if namespace.type in seen:
+            raise InvalidArgument(f"malformed spec file: duplicated ns {text}")
+        seen.add(namespace.type)
+    if "mount" not in seen:
+        _without_mount_namespace(found)
+
+
+def _without_mount_namespace(found: "Spec") -> None:
+    linux = _linux(found)
+    if linux.masked_paths or linux.readonly_paths:
+        raise InvalidArgument("unable to restrict sys entries without a private MNT namespace")
+    raise InvalidArgument(
+        "a container without a mount namespace would mount on the host: add one to linux.namespaces"
+    )
+
+
+def _user_namespace(found: "Spec") -> None:
+    linux, kinds = _linux(found), _kinds(found)
+    mapped = linux.uid_mappings or linux.gid_mappings
+    if "user" not in kinds:
+        if mapped:
+            raise InvalidArgument(
+                "user namespace mappings specified, but user namespace isn't enabled in the config"
+            )
+        return
+    if kinds["user"]:
+        return
+    for name, mappings in (("uid", linux.uid_mappings), ("gid", linux.gid_mappings)):
+        if not mappings:
+            raise InvalidArgument(f"User namespaces enabled, but no {name} mappings found.")
+        for index, mapping in enumerate(mappings):
+            _mapping(f"linux.{name}Mappings[{index}]", mapping)
+
+
+def _mapping(path: str, mapping: "IdMapping") -> None:
+    for name in ("container_id", "host_id", "size"):
+        _uint32(f"{path}.{name}", getattr(mapping, name))
+
+
+def _names(found: "Spec") -> None:
+    kinds = _kinds(found)
+    for name, value in (("hostname", found.hostname), ("domainname", found.domainname)):
+        if value and "uts" not in kinds:
+            raise InvalidArgument(f"unable to set {name} without a private UTS namespace")
+        _texts(name, [value or ""])
+
+
+def _time(found: "Spec") -> None:
+    kinds = _kinds(found)
+    offsets = _linux(found).time_offsets
+    if offsets and "time" not in kinds:
+        raise InvalidArgument(
+            "time namespace offsets specified, but time namespace isn't enabled in the config"
+        )
+    if offsets and kinds["time"]:
+        raise InvalidArgument(
+            "time namespace enabled, but both namespace path and time offsets specified "
+            "-- you may only provide one"
+        )
+    for clock in offsets or ():
+        if clock not in ("monotonic", "boottime"):
+            raise InvalidArgument(f"linux.timeOffsets.{clock}: only monotonic and boottime can be shifted")
+
+
+def _sysctls(found: "Spec") -> None:
+    for key, value in _linux(found).sysctl.items():
+        _texts("linux.sysctl", [key, value])
+        if any(part in ("", "..") for part in key.replace("/", ".").split(".")):
+            raise InvalidArgument(f'sysctl "{key}" is not a name')
+        _sysctl(key, _kinds(found))
+
+
+def _sysctl(key: str, kinds: dict[str, str]) -> None:
+    """Only what belongs to a namespace of the container's own may be set."""
+    if key in _IPC_SYSCTLS or key.startswith("fs.mqueue."):
+        if "ipc" not in kinds:
+            raise InvalidArgument(f'sysctl "{key}" is not allowed in the hosts ipc namespace')
+    elif key.startswith("net."):
+        if "network" not in kinds or _is_own_network(kinds["network"]):
+            raise InvalidArgument(f'sysctl "{key}" not allowed in host network namespace')
+    elif key == "kernel.hostname" and "uts" in kinds:
+        raise InvalidArgument(f'sysctl "{key}" is not allowed as it conflicts with the OCI "hostname" field')
+    elif key.startswith("user."):
+        if "user" not in kinds:
+            raise InvalidArgument(f"setting ucounts without a user namespace not allowed: {key}")
+    elif not (key == "kernel.domainname" and "uts" in kinds):
+        raise InvalidArgument(f'sysctl "{key}" is not in a separate kernel namespace')
+
+
+def _is_own_network(path: str) -> bool:
+    if not path:
+        return False
+    try:
+        return os.path.samefile(path, namespaces.file_of("network"))
+    except OSError:
+        return False  # joining it will say what is wrong
+
+
+def _devices(found: "Spec") -> None:
+    for index, device in enumerate(_linux(found).devices):
+        if device.type not in tree.TYPES:
+            raise InvalidArgument(f'invalid device type "{device.type}"')
+        if not device.path.startswith("/"):
+            raise InvalidArgument(
+                f"linux.devices[{index}].path: expected an absolute path, got {device.path!r}"
+            )
+        _texts(f"linux.devices[{index}].path", [device.path])
+        for name in ("major", "minor", "uid", "gid", "file_mode"):
+            _uint32(f"linux.devices[{index}].{name}", getattr(device, name) or 0)
+
+
+def _views(found: "Spec") -> None:
+    linux = _linux(found)
+    _texts("linux.maskedPaths", linux.masked_paths)
+    _texts("linux.readonlyPaths", linux.readonly_paths)
+    wanted = linux.rootfs_propagation
+    if wanted and wanted not in mount_options.PROPAGATION:
+        raise InvalidArgument(f"rootfsPropagation={wanted} is not supported")
+    if linux.personality is not None and linux.personality.domain not in privileges.PERSONALITIES:
+        raise InvalidArgument(f"linux.personality.domain: {linux.personality.domain!r} is not known")
+
+
+def _refused(found: "Spec") -> None:
+    """What would be ignored silently otherwise."""
+    linux = _linux(found)
+    if linux.intel_rdt is not None:
+        raise Unimplemented("intelRdt is specified in config, but Intel RDT is not built yet")
+    if linux.net_devices:
+        raise Unimplemented("linux.netDevices: moving network devices is not built yet")
+
+
+def _hooks(found: "Spec") -> None:
+    if found.hooks is None:
+        return
+    for name, hooks in found.hooks.__dict__.items():
+        for index, hook in enumerate(hooks):
+            if not hook.path:
+                raise InvalidArgument(f"hooks.{name}[{index}].path: must not be empty")
+            if hook.timeout is not None and hook.timeout <= 0:
+                raise InvalidArgument(f"hooks.{name}[{index}].timeout: must be greater than zero")
+            _texts(f"hooks.{name}[{index}]", [hook.path, *(hook.args or []), *(hook.env or [])])
+
+
+_CHECKS = (_namespaces, _user_namespace, _names, _time, _sysctls, _devices, _views, _refused, _hooks)
