@@ -5,7 +5,7 @@ import sys
 
 from cutaway.cli.command import UNLIMITED, Command, Invocation
 from cutaway.cli.create_body import create_body
-from cutaway.cli.failure import ExitWith
+from cutaway.cli.failure import ExitWith, NoDaemon
 from cutaway.cli.options import CONTAINER_FLAGS
 from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument, NotFound, Unknown
 from cutaway.registry import reference
@@ -102,7 +102,7 @@ def refused(error: CutawayError, path: str, *, hint: bool = True, code: int = 12
     program, _, name = path.partition(" ")
     sys.stdout.flush()
     print(f"{program}: {error.message.removesuffix('.')}.", file=sys.stderr)
-    if hint:
+    if hint and not isinstance(error, NoDaemon):
         print(f"See '{program} {name} --help'.", file=sys.stderr)
     return ExitWith(code)
 

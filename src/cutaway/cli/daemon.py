@@ -86,10 +86,13 @@ def _pings(socket_path: str) -> bool:
     """Whether an engine answers on the socket."""
     if not listener(socket_path):
         return False
+    client = Client(socket_path)
     try:
-        return Client(socket_path).ping()
+        return client.ping()
     except CutawayError:
         return False
+    finally:
+        client.close()
 
 
 def _start(stack: Stack, extra: list[str]) -> int:

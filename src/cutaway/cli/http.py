@@ -220,10 +220,12 @@ def _status_line(line: bytes) -> tuple[int, str]:
 def _headers(connection: Connection) -> dict[str, str]:
     """Header fields by lower-case name; of a repeated one the last counts."""
     found: dict[str, str] = {}
+    count = 0
     while line := connection.line():
         name, _, value = line.decode("latin-1").partition(":")
         found[name.strip().lower()] = value.strip()
-        if len(found) > 200:
+        count += 1
+        if count > 200:
             raise Unknown("the daemon's answer has more than 200 header fields")
     return found
 

@@ -103,13 +103,16 @@ _FLAGS = (
 )
 
 
-def _command(function: "Callable[[Invocation, Values, list[str]], int]", what: str, *more: Flag) -> Command:
-    summary = f"Show all details of {what}"
+def _command(
+    function: "Callable[[Invocation, Values, list[str]], int]", summary: str, *more: Flag
+) -> Command:
     return Command(function, summary, "NAME|ID [NAME|ID...]", flags=(*_FLAGS, *more), least=1, most=UNLIMITED)
 
 
 INSPECT = _command(
-    run_inspect, "containers and images", Flag("type", "", "string", "Only objects of this kind")
+    run_inspect,
+    "Return low-level information on Docker objects",
+    Flag("type", "", "string", "Only objects of this kind"),
 )
-CONTAINER_INSPECT = _command(run_container_inspect, "containers")
-IMAGE_INSPECT = _command(run_image_inspect, "images")
+CONTAINER_INSPECT = _command(run_container_inspect, "Show all details of containers")
+IMAGE_INSPECT = _command(run_image_inspect, "Show all details of images")

@@ -34,8 +34,9 @@ def pieces(source: str) -> "list[str | list[Token]]":
             break
         action, rest = _action(rest)
         trim = action.endswith(" -")
-        found.append(tokens(action[:-1] if trim else action))
-    return [part for part in found if part != []]
+        if not action.lstrip().startswith("/*"):
+            found.append(tokens(action[:-1] if trim else action))
+    return found
 
 
 def _action(rest: str) -> tuple[str, str]:
@@ -58,8 +59,6 @@ def _action(rest: str) -> tuple[str, str]:
 
 def tokens(action: str) -> list[Token]:
     """The words of one action. Raises `InvalidArgument` for a character that begins none."""
-    if action.lstrip().startswith("/*"):
-        return []
     found: list[Token] = []
     rest = action.lstrip()
     while rest:

@@ -107,7 +107,7 @@ class Scale:
 def _title(spans: "Sequence[TraceSpan]", scale: Scale) -> str:
     root = min(spans, key=lambda span: (span.start_ns, -span.end_ns))
     count = f"{len(spans)} span{'s' if len(spans) > 1 else ''}"
-    return f"Trace {root.trace_id}: {root.name}, {milliseconds(scale.total)}, {count}"
+    return f"Trace {clean(root.trace_id)}: {clean(root.name)}, {milliseconds(scale.total)}, {count}"
 
 
 def milliseconds(nanoseconds: int) -> str:
@@ -121,7 +121,7 @@ def _part(service: str, spans: "Sequence[TraceSpan]", scale: Scale, width: int) 
     own = [span for span in spans if span.service == service]
     pids = sorted({span.pid for span in own if span.pid})
     label = ", ".join(map(str, pids))
-    lines = ["", f"{service or '(unnamed part)'}{', pid ' + label if pids else ''}"]
+    lines = ["", f"{clean(service) or '(unnamed part)'}{', pid ' + label if pids else ''}"]
     for span, depth in tree(own):
         indent = "  " * (depth + 1)
         name = _fit(indent + shorten_ids(clean(span.name)), NAME_WIDTH)
