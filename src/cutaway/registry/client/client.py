@@ -9,7 +9,7 @@ insecure registries only) HTTP is spoken, and what challenge to answer. Tokens a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -168,10 +168,11 @@ class Repository:
         self.reference = reference
         self.credentials = credentials
         self.scope = f"repository:{reference.path}:pull"
+        self._challenges: list[auth.Challenge] = []
 
     @asynccontextmanager
     async def request(
-        self, method: str, path: str, headers: Mapping[str, str], *, accepted: tuple[int, ...] = (200,)
+        self, method: str, path: str, headers: Mapping[str, str], *, accepted: Container[int] = (200,)
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Request a path below this repository, authorized; its response has one of the accepted statuses.
 
@@ -179,10 +180,10 @@ class Repository:
         """
         contact = await self.client.contact(self.endpoint, self.reference)
         url = f"{contact.base}/v2/{self.reference.path}/{path}"
-        challenges, attempts = contact.challenges, 2
+        attempts = 2
         while True:
             attempts -= 1
-            sent = await self._authorized(headers, challenges)
+            sent = await self._authorized(headers, self._challenges or contact.challenges)
             async with self.client.transport.open(self.endpoint, method, url, sent) as response:
                 if response.status in accepted:
                     yield response
@@ -190,8 +191,9 @@ class Repository:
                 if response.status != 401 or not attempts:
                     raise failure(await answer_of(response), self.reference)
                 # The token has expired early, or this registry challenges only on the resource itself.
-                challenges = _challenges(response) or challenges
-                self.client.drop_tokens(self.scope)
+                self._challenges = _challenges(response)
+                if AUTHORIZATION in sent:
+                    self.client.drop_tokens(self.scope)
 
     async def _authorized(
         self, headers: Mapping[str, str], challenges: list[auth.Challenge]

@@ -31,6 +31,8 @@ _SCHEMA_1: Final = (
     "application/vnd.docker.distribution.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v1+prettyjws",
 )
+# A HEAD has no body to say why it failed; the GET that follows has.
+_ANY_BUT_401: Final = frozenset(range(200, 600)) - {401}
 MAX_ENTRIES: Final = 1000  # of an index or of a manifest's layers; the largest known have some hundred
 
 
@@ -46,10 +48,10 @@ async def resolve(repository: Repository) -> Descriptor | None:
     """What the reference's tag or digest names now; None where the registry does not say so to a HEAD."""
     reference = repository.reference
     path = f"manifests/{reference.digest or reference.tag}"
-    async with repository.request("HEAD", path, ACCEPT, accepted=(200, 404, 405)) as response:
+    async with repository.request("HEAD", path, ACCEPT, accepted=_ANY_BUT_401) as response:
         digest = reference.digest or response.headers.get("Docker-Content-Digest", "")
         if response.status != 200 or not is_digest(digest) or response.content_length is None:
-            return None  # the GET that follows has a body that says why
+            return None
         media_type = _media_type(response.headers.get("Content-Type", ""))
         return Descriptor(media_type=media_type, digest=digest, size=response.content_length)
 
