@@ -1,0 +1,206 @@
+"""The zygote: a process that has shim and runtime in memory, and forks shims.
+
+    python -m cutaway.shim.zygote FD
+
+FD is one end of a SOCK_SEQPACKET pair, one JSON message a packet:
+
+    request   {"id": 7, "argv": [...], "env": {...}, "cwd": "..."}   + stdin, stdout, stderr (SCM_RIGHTS)
+    replies   {"id": 7, "pid": 4711}    forked
+              {"id": 7, "exit": 0}      ended
+              {"id": 7, "error": "..."} not forked: the request was not understood
+
+A request has the effect of exec-ing `argv` there: same arguments, environment, folder and stdio.
+The zygote ends when its caller does. It has one thread and loads nothing after its start.
+"""
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+
+from cutaway.linux import processes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+_MAX_REQUEST = 1 << 20
+_RUNTIME = "cutaway-runc"
+
+
+class Request:
+    """What to become."""
+
+    __slots__ = ("argv", "cwd", "env", "id")
+
+    def __init__(self, id: int, argv: list[str], env: dict[str, str], cwd: str) -> None:
+        self.id = id
+        self.argv = argv
+        self.env = env
+        self.cwd = cwd
+
+
+def decode(packet: bytes) -> Request:
+    """Raises ValueError, with what is wrong."""
+    import json
+
+    fields = json.loads(packet)
+    try:
+        request = Request(fields["id"], fields["argv"], fields["env"], fields["cwd"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"a request is an object with id, argv, env and cwd: {error!r}") from None
+    if not (_are_text(request.argv, list) and request.argv):
+        raise ValueError("argv: not a list of strings")
+    if not (_are_text(request.env, dict) and _are_text(list(request.env.values()), list)):
+        raise ValueError("env: not an object of strings")
+    if not (isinstance(request.id, int) and isinstance(request.cwd, str)):
+        raise ValueError("id: not a number, or cwd: not a string")
+    return request
+
+
+def _are_text(values: object, kind: type) -> bool:
+    return type(values) is kind and all(isinstance(item, str) for item in values)  # type: ignore[attr-defined]
+
+
+class Zygote:
+    """Serves one caller."""
+
+    def __init__(self, caller: socket.socket) -> None:
+        self._caller = caller
+        self._children: dict[int, int] = {}
+        self._pipe, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def serve(self) -> None:
+        """Until the caller hangs up."""
+        poll = select.poll()
+        poll.register(self._caller, select.POLLIN)
+        poll.register(self._pipe, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == self._pipe:
+                    os.read(self._pipe, 4096)
+                    self._reap()
+                elif not self._receive():
+                    return
+
+    def _receive(self) -> bool:
+        packet, descriptors, _, _ = socket.recv_fds(self._caller, _MAX_REQUEST, 3)
+        if not packet:
+            return False
+        try:
+            self._answer(packet, descriptors)
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+        return True
+
+    def _answer(self, packet: bytes, descriptors: list[int]) -> None:
+        try:
+            request = decode(packet)
+            if len(descriptors) != 3:
+                raise ValueError(f"{len(descriptors)} descriptors instead of 3")
+        except ValueError as error:
+            self._reply({"id": _id_of(packet), "error": str(error)})
+            return
+        pid = os.fork()
+        if pid == 0:
+            _become(request, descriptors)
+        self._children[pid] = request.id
+        self._reply({"id": request.id, "pid": pid})
+
+    def _reap(self) -> None:
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            id = self._children.pop(pid)
+            self._reply({"id": id, "exit": os.waitstatus_to_exitcode(status)})
+
+    def _reply(self, fields: "dict[str, Any]") -> None:
+        import json
+
+        self._caller.send(json.dumps(fields).encode())
+
+
+def _id_of(packet: bytes) -> object:
+    import json
+
+    try:
+        return json.loads(packet)["id"]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _become(request: Request, descriptors: list[int]) -> "NoReturn":
+    """In the child: what an exec of the shim would do."""
+    status = 1
+    try:
+        gc.freeze()
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        for target, fd in enumerate(descriptors):
+            os.dup2(fd, target)
+        processes.close_from(3)
+        os.environ.clear()
+        os.environ.update(request.env)
+        os.chdir(request.cwd)
+        sys.argv = list(request.argv)
+        from cutaway.shim.main import main
+
+        status = main(request.argv[1:])
+        sys.stdout.flush()
+    except BaseException:  # noqa: BLE001 - what the interpreter does for a program that was exec'd
+        import traceback
+
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(status)
+
+
+def preload() -> None:
+    """Load everything that a shim or a runtime call may need, so that no child has to."""
+    import hashlib
+    import json  # noqa: F401
+    import traceback  # noqa: F401
+
+    import google.protobuf.message_factory  # noqa: F401
+
+    from cutaway.pb import cgroups_v1_pb2, cgroups_v2_pb2, runc_options_pb2, shim_v3_pb2  # noqa: F401
+    from cutaway.shim import address, cleanup, console, daemon, logger, main, oom, start, stats  # noqa: F401
+
+    hashlib.sha256(b"").hexdigest()
+    _preload_runtime()
+
+
+def _preload_runtime() -> None:
+    """Our own runtime, if it is there: the file beside the interpreter's programs."""
+    from cutaway.shim import programs
+
+    try:
+        from cutaway.runc.main import main
+    except ImportError as error:
+        sys.stderr.write(f"runtime calls will not be warm: {error}\n")
+        return
+    programs.register(os.path.join(os.path.dirname(sys.executable), _RUNTIME), main)
+
+
+def main(argv: list[str]) -> int:
+    """The zygote's own entry."""
+    caller = socket.socket(fileno=int(argv[0]))
+    caller.set_inheritable(False)
+    processes.set_name("cutaway-zygote")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal, it is meant for the caller
+    preload()
+    gc.collect()
+    gc.freeze()
+    Zygote(caller).serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
