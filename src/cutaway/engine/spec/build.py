@@ -21,7 +21,6 @@ def build(inputs: SpecInputs, host: Host) -> oci.Spec:
         process=_process(inputs, granted),
         root=oci.Root(path=inputs.rootfs, readonly=True if inputs.readonly_rootfs else None),
         hostname=inputs.hostname if inputs.hostname and inputs.namespaces.uts != HOST else None,
-        domainname=inputs.domainname if inputs.domainname and inputs.namespaces.uts != HOST else None,
         mounts=mounts.mounts(inputs, host),
         annotations=dict(inputs.annotations),
         linux=oci.Linux(
@@ -105,6 +104,9 @@ def _namespace(kind: str, mode: str) -> oci.Namespace:
 
 def _sysctls(inputs: SpecInputs) -> dict[str, str]:
     found = {}
+    if inputs.domainname and inputs.namespaces.uts != HOST:
+        # The document's own field came with specification 1.1, which runc 1.1 does not read yet.
+        found["kernel.domainname"] = inputs.domainname
     if inputs.namespaces.network != HOST:
         found.update(defaults.NETWORK_SYSCTLS)
     for name, value in inputs.sysctls.items():

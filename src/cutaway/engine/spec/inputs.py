@@ -161,7 +161,7 @@ class SpecInputs:
     hostname_path: str | None = None
     hosts_path: str | None = None
     shm_size: int = 64 << 20
-    shm_path: str | None = None  # a shareable /dev/shm of the engine's
+    shm_path: str | None = None  # a shareable /dev/shm of the engine's, or another container's
     init_path: str | None = None  # --init: the program on this machine
     devices: tuple[DeviceMapping, ...] = ()
     device_cgroup_rules: tuple[DeviceCgroupRule, ...] = ()

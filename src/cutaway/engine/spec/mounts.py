@@ -44,13 +44,18 @@ def _replaced(mount: Mount, taken: set[str]) -> bool:
 def _engine_files(inputs: SpecInputs) -> list[BindMount]:
     """Unless the user mounts another file there."""
     users = {mount.destination for mount in inputs.mounts}
+    shm = {"none": None, "host": "/dev/shm"}.get(inputs.namespaces.ipc, inputs.shm_path)
     files = (
-        ("/etc/resolv.conf", inputs.resolv_conf_path),
-        ("/etc/hostname", inputs.hostname_path),
-        ("/etc/hosts", inputs.hosts_path),
-        ("/dev/shm", None if inputs.namespaces.ipc == "none" else inputs.shm_path),
+        ("/etc/resolv.conf", inputs.resolv_conf_path, inputs.readonly_rootfs),
+        ("/etc/hostname", inputs.hostname_path, inputs.readonly_rootfs),
+        ("/etc/hosts", inputs.hosts_path, inputs.readonly_rootfs),
+        ("/dev/shm", shm, False),
     )
-    return [BindMount(source, place) for place, source in files if source and place not in users]
+    return [
+        BindMount(source, place, read_only)
+        for place, source, read_only in files
+        if source and place not in users
+    ]
 
 
 def _adjusted(mount: Mount, inputs: SpecInputs) -> Mount:
@@ -62,11 +67,7 @@ def _adjusted(mount: Mount, inputs: SpecInputs) -> Mount:
         options = [option for option in options if option != "ro"]
     elif inputs.readonly_rootfs and mount.destination not in defaults.WRITABLE_WITH_READONLY_ROOTFS:
         options += [] if "ro" in options else ["ro"]
-    kind, source = mount.type, mount.source
-    if mount.destination == "/dev/mqueue" and inputs.namespaces.ipc == "host":
-        # Only the owner of an IPC namespace may mount its queues.
-        return _plain_bind("/dev/mqueue", mount.destination, "rbind", "rprivate")
-    return Mount(destination=mount.destination, type=kind, source=source, options=options)
+    return Mount(destination=mount.destination, type=mount.type, source=mount.source, options=options)
 
 
 def _bind(mount: BindMount) -> Mount:
