@@ -88,7 +88,7 @@ def _fill(message: "Message", values: dict[str, int], names: dict[str, str]) -> 
     fields = message.DESCRIPTOR.fields_by_name
     for key, value in values.items():
         name = names.get(key, key)
-        if name in fields:
+        if name in fields and fields[name].message_type is None:  # v1's `swap` line is not its `swap` entry
             setattr(message, name, value)
 
 
