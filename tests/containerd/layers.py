@@ -16,7 +16,7 @@ class Tar:
 
     def __init__(self, format: int = tarfile.PAX_FORMAT) -> None:
         self._buffer = io.BytesIO()
-        self._tar = tarfile.open(fileobj=self._buffer, mode="w", format=format)
+        self._tar = tarfile.TarFile(fileobj=self._buffer, mode="w", format=format)
 
     def add(
         self,

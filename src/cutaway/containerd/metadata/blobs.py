@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from cutaway.containerd import filters, names
 from cutaway.containerd.metadata import leases, namespaces
 from cutaway.containerd.metadata.database import Transaction
-from cutaway.containerd.metadata.values import Labels, dump, load, masked, now
+from cutaway.containerd.metadata.values import Labels, dump, kept, load, masked, now
 from cutaway.errors import InvalidArgument, NotFound
 
 # An ingest that no lease holds may be collected after this long, as in containerd.
@@ -93,7 +93,7 @@ def update(
             f'cannot update "{others[0]}" field on content info "{digest}": invalid argument'
         )
     names.validate_labels(changed, "info.Labels")
-    blob = replace(old, labels=load(dump(changed)), updated=now())
+    blob = replace(old, labels=kept(changed), updated=now())
     tx.execute(
         "UPDATE blobs SET labels = ?, updated = ? WHERE namespace = ? AND digest = ?",
         (dump(changed), blob.updated, namespace, digest),
@@ -109,7 +109,7 @@ def add(tx: Transaction, namespace: str, digest: str, size: int, labels: Mapping
         "INSERT INTO blobs VALUES (?, ?, ?, ?, ?, ?)",
         (namespace, digest, size, dump(labels), created, created),
     )
-    return Blob(digest, size, dict(labels), created, created)
+    return Blob(digest, size, kept(labels), created, created)
 
 
 def delete(tx: Transaction, namespace: str, digest: str, lease: str) -> None:

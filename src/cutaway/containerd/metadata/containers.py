@@ -14,7 +14,7 @@ import msgspec
 from cutaway.containerd import filters, names
 from cutaway.containerd.metadata import namespaces
 from cutaway.containerd.metadata.database import Transaction
-from cutaway.containerd.metadata.values import Labels, dump, load, masked, now
+from cutaway.containerd.metadata.values import Labels, dump, kept, load, masked, now
 from cutaway.errors import AlreadyExists, InvalidArgument, NotFound
 
 # What an update without a field mask may change, as containerd spells it.
@@ -84,7 +84,9 @@ def create(tx: Transaction, namespace: str, container: Container) -> Container:
         raise AlreadyExists(f'container "{container.id}": already exists')
     namespaces.ensure(tx, namespace)
     created = now()
-    return _write(tx, namespace, replace(container, created=created, updated=created))
+    return _write(
+        tx, namespace, replace(container, labels=kept(container.labels), created=created, updated=created)
+    )
 
 
 def update(tx: Transaction, namespace: str, container: Container, paths: Sequence[str]) -> Container:
@@ -99,7 +101,7 @@ def update(tx: Transaction, namespace: str, container: Container, paths: Sequenc
         _refuse_immutable(old, container)
     changed = _masked(old, container, paths or MUTABLE)
     _validate(changed, "update failed validation")
-    return _write(tx, namespace, replace(changed, updated=now()))
+    return _write(tx, namespace, replace(changed, labels=kept(changed.labels), updated=now()))
 
 
 def delete(tx: Transaction, namespace: str, id: str) -> None:

@@ -84,7 +84,7 @@ class Database:
 
     async def flush(self) -> None:
         """Put all transactions so far on the disk."""
-        await _on(self._write_thread, lambda: self._writer.execute("PRAGMA wal_checkpoint(FULL)"))
+        await _on(self._write_thread, lambda: self._writer.execute("PRAGMA wal_checkpoint(FULL)").fetchall())
 
     def close(self) -> None:
         """Wait for what runs, then close."""

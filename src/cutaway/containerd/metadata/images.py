@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from cutaway.containerd import filters, names
 from cutaway.containerd.metadata import namespaces
 from cutaway.containerd.metadata.database import Transaction
-from cutaway.containerd.metadata.values import Labels, dump, load, masked, now
+from cutaway.containerd.metadata.values import Labels, dump, kept, load, masked, now
 from cutaway.errors import AlreadyExists, InvalidArgument, NotFound
 
 
@@ -70,7 +70,7 @@ def create(tx: Transaction, namespace: str, image: Image) -> Image:
         raise AlreadyExists(f'image "{image.name}": already exists')
     namespaces.ensure(tx, namespace)
     created = now()
-    return _write(tx, namespace, replace(image, created=created, updated=created))
+    return _write(tx, namespace, replace(image, labels=kept(image.labels), created=created, updated=created))
 
 
 def update(tx: Transaction, namespace: str, image: Image, paths: Sequence[str]) -> Image:
@@ -80,7 +80,9 @@ def update(tx: Transaction, namespace: str, image: Image, paths: Sequence[str]) 
     old = get(tx, namespace, image.name)
     changed = _masked(old, image, paths) if paths else image
     _validate(changed)
-    return _write(tx, namespace, replace(changed, created=old.created, updated=now()))
+    return _write(
+        tx, namespace, replace(changed, labels=kept(changed.labels), created=old.created, updated=now())
+    )
 
 
 def delete(tx: Transaction, namespace: str, name: str, digest: str = "") -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from cutaway.containerd import filters, names
 from cutaway.containerd.metadata import namespaces
 from cutaway.containerd.metadata.database import Transaction
-from cutaway.containerd.metadata.values import Labels, dump, load, now
+from cutaway.containerd.metadata.values import Labels, dump, kept, load, now
 from cutaway.errors import AlreadyExists, InvalidArgument, NotFound, Unimplemented
 
 CONTENT = "content"
@@ -53,7 +53,7 @@ def create(tx: Transaction, namespace: str, id: str, labels: Mapping[str, str]) 
     if tx.execute("SELECT 1 FROM leases WHERE namespace = ? AND id = ?", (namespace, id)).fetchone():
         raise AlreadyExists(f'lease "{id}": already exists')
     namespaces.ensure(tx, namespace)
-    lease = Lease(id, dict(labels), now())
+    lease = Lease(id, kept(labels), now())
     tx.execute("INSERT INTO leases VALUES (?, ?, ?, ?)", (namespace, id, dump(labels), lease.created))
     return lease
 

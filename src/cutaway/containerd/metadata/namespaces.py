@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from cutaway.containerd import names
 from cutaway.containerd.metadata.database import Transaction
-from cutaway.containerd.metadata.values import Labels, dump, load, masked
+from cutaway.containerd.metadata.values import Labels, dump, kept, load, masked
 from cutaway.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 
 
@@ -39,17 +39,18 @@ def all_of_them(tx: Transaction) -> list[tuple[str, Labels]]:
 
 
 def update(tx: Transaction, name: str, new: Mapping[str, str], paths: list[str]) -> Labels:
-    """Change labels: those of a field mask, or without one all that are given. Raises `NotFound`."""
+    """Change labels: those of a field mask, or without one all that are given.
+
+    A namespace that is not there comes into being. Raises `InvalidArgument`.
+    """
     names.validate_labels(new, "namespace.Labels")
-    row = tx.execute("SELECT labels FROM namespaces WHERE name = ?", (name,)).fetchone()
-    if not row:
-        raise NotFound(f'namespace "{name}": not found')
-    old = load(row[0])
+    ensure(tx, name)
+    old = labels(tx, name)
     changed, others = masked(old, new, paths) if paths else ({**old, **new}, [])
     if others:
         raise InvalidArgument(f'cannot update "{others[0]}" field on namespace "{name}": invalid argument')
     tx.execute("UPDATE namespaces SET labels = ? WHERE name = ?", (dump(changed), name))
-    return load(dump(changed))
+    return kept(changed)
 
 
 def delete(tx: Transaction, name: str) -> None:

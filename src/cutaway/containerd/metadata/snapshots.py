@@ -17,7 +17,7 @@ from typing import Any
 from cutaway.containerd import filters, names
 from cutaway.containerd.metadata import leases, namespaces
 from cutaway.containerd.metadata.database import Transaction
-from cutaway.containerd.metadata.values import Labels, dump, load, masked, now
+from cutaway.containerd.metadata.values import Labels, dump, kept, load, masked, now
 from cutaway.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 
 # Of a snapshot to prepare: the name of the committed one that it is going to become.
@@ -110,7 +110,9 @@ def create(
         if not below:
             raise NotFound(f"parent snapshot {parent} does not exist: not found")
         if below.kind is not Kind.COMMITTED:
-            raise InvalidArgument(f'parent "{parent}" is not committed snapshot: invalid argument')
+            raise InvalidArgument(
+                f'failed to create snapshot: parent "{parent}" is not committed snapshot: invalid argument'
+            )
     namespaces.ensure(tx, space.namespace)
     leases.hold(tx, space.namespace, lease, f"{leases.SNAPSHOTS}/{space.snapshotter}", name)
     created = now()
@@ -167,7 +169,7 @@ def update(
     names.validate_labels(changed, "info.Labels")
     updated = now()
     tx.execute("UPDATE snapshots SET labels = ?, updated = ? WHERE id = ?", (dump(changed), updated, old.id))
-    return replace(old, labels=load(dump(changed)), updated=updated)
+    return replace(old, labels=kept(changed), updated=updated)
 
 
 def remove(tx: Transaction, space: Space, name: str, lease: str) -> int:

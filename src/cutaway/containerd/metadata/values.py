@@ -15,11 +15,14 @@ def now() -> int:
     return time.time_ns()
 
 
+def kept(labels: Mapping[str, str]) -> Labels:
+    """Labels as they will be found again: one with an empty value is not kept, that is how it is removed."""
+    return {key: value for key, value in labels.items() if value}
+
+
 def dump(labels: Mapping[str, str]) -> str:
-    """Labels as a column. One with an empty value is not kept: that is how a label is removed."""
-    return json.dumps(
-        {key: value for key, value in labels.items() if value}, separators=(",", ":"), sort_keys=True
-    )
+    """Labels as a column."""
+    return json.dumps(kept(labels), separators=(",", ":"), sort_keys=True)
 
 
 def load(column: str) -> Labels:
