@@ -1,0 +1,481 @@
+"""A shim as a container service sees it: started by its command line, spoken to over ttrpc.
+
+    with ShimHost(base) as host:
+        shim = host.start(host.bundle("c1", ["sh", "-c", "exit 3"]))
+        shim.task("Create", ...)
+
+The host listens for events, and can start shims by exec or by the zygote; which runtime is called is
+the options' matter.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+from google.protobuf.message import Message
+
+from cutaway.pb import envelope_pb2, runc_options_pb2, service, shim_pb2, task_events_pb2
+from cutaway.pb.events_ttrpc_pb2 import ForwardRequest
+from cutaway.pb.ttrpc_pb2 import KeyValue, Request, Response
+from support.images import busybox_image
+from support.peers import SYSTEM_PATH, VENV_BIN, peer
+from support.process import wait_until
+
+PROGRAM: Final = VENV_BIN / "containerd-shim-cutaway-v1"
+METHODS: Final = service.methods(shim_pb2.DESCRIPTOR, "Task")
+HEADER: Final = struct.Struct(">IIBB")
+TIMEOUT: Final = 20.0
+
+MOUNTS: Final = [
+    {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+    {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+    {
+        "destination": "/dev/pts",
+        "type": "devpts",
+        "source": "devpts",
+        "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+    },
+]
+
+
+class TaskError(Exception):
+    """The shim's answer was a status."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Ttrpc:
+    """A blocking client; calls may overlap: `send` some, `receive` each."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(TIMEOUT)
+        self._socket.connect(path)
+        self._stream = -1
+        self._arrived: dict[int, Response] = {}
+
+    def send(
+        self,
+        name: str,
+        request: Message,
+        *,
+        service: str = "containerd.task.v2.Task",
+        timeout: float = 0.0,
+        metadata: Mapping[str, str] | None = None,
+    ) -> int:
+        """Send a request; returns its stream."""
+        pairs = [KeyValue(key=key, value=value) for key, value in (metadata or {}).items()]
+        payload = Request(
+            service=service,
+            method=name,
+            payload=request.SerializeToString(),
+            timeout_nano=int(timeout * 1e9),
+            metadata=pairs,
+        ).SerializeToString()
+        self._stream += 2
+        self.send_raw(HEADER.pack(len(payload), self._stream, 1, 0) + payload)
+        return self._stream
+
+    def send_raw(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def receive(self, stream: int) -> Response:
+        """The response on a stream; others are kept."""
+        while stream not in self._arrived:
+            length, found, kind, _ = HEADER.unpack(self._exactly(HEADER.size))
+            assert kind == 2
+            self._arrived[found] = Response.FromString(self._exactly(length))
+        return self._arrived.pop(stream)
+
+    def arrived(self, stream: int) -> bool:
+        """Whether a response on a stream has come with the others."""
+        return stream in self._arrived
+
+    def _exactly(self, length: int) -> bytes:
+        data = b""
+        while len(data) < length:
+            part = self._socket.recv(length - len(data))
+            assert part, "the shim hung up"
+            data += part
+        return data
+
+    def is_closed(self) -> bool:
+        """Wait for the shim to hang up."""
+        return self._socket.recv(1) == b""
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Events:
+    """The container service's end: takes events and keeps them in order."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.envelopes: list[envelope_pb2.Envelope] = []
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._connections: list[socket.socket] = []
+        self.listen()
+
+    def listen(self) -> None:
+        """Begin, or begin again after `hang_up`."""
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self.path)
+        self._listener.listen(16)
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def hang_up(self) -> None:
+        """Go away as a daemon that ends."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        os.unlink(self.path)
+        for connection in self._connections:
+            connection.shutdown(socket.SHUT_RDWR)
+        self._connections = []
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            self._connections.append(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as stream:
+            while len(header := stream.read(HEADER.size)) == HEADER.size:
+                length, number, _, _ = HEADER.unpack(header)
+                request = Request.FromString(stream.read(length))
+                self.envelopes.append(ForwardRequest.FromString(request.payload).envelope)
+                payload = Response().SerializeToString()
+                try:
+                    connection.sendall(HEADER.pack(len(payload), number, 2, 0) + payload)
+                except OSError:
+                    return
+
+    @property
+    def topics(self) -> list[str]:
+        return [envelope.topic for envelope in self.envelopes]
+
+    def wait(self, topic: str, count: int = 1) -> None:
+        """Wait until a topic has come so often."""
+        wait_until(lambda: self.topics.count(topic) >= count, f"{count} {topic} in {self.topics}")
+
+    def exits(self) -> dict[str, task_events_pb2.TaskExit]:
+        """The exits told so far, by process id."""
+        found = [e.event for e in self.envelopes if e.topic == "/tasks/exit"]
+        events = [task_events_pb2.TaskExit.FromString(event.value) for event in found]
+        return {event.id: event for event in events}
+
+
+@dataclass
+class Fifo:
+    """A stream as the container service makes it."""
+
+    path: Path
+    fd: int = -1
+
+    def open(self) -> Self:
+        """Open the reading end, before the shim opens its own, as clients do."""
+        self.fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        os.set_blocking(self.fd, False)
+        return self
+
+    def read_all(self, timeout: float = TIMEOUT) -> bytes:
+        """Everything until the shim closes its end."""
+        data = b""
+        deadline = time.monotonic() + timeout
+        os.set_blocking(self.fd, True)
+        while time.monotonic() < deadline:
+            part = os.read(self.fd, 65536)
+            if not part:
+                return data
+            data += part
+        raise AssertionError(f"no end of {self.path} after {data[-200:]!r}")
+
+    def read_until(self, text: bytes, timeout: float = TIMEOUT) -> bytes:
+        """Everything until a text has come."""
+        data = b""
+
+        def arrived() -> bool:
+            nonlocal data
+            try:
+                data += os.read(self.fd, 65536)
+            except BlockingIOError:
+                return False
+            return text in data
+
+        wait_until(arrived, f"{text!r} on {self.path}", timeout)
+        return data
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+@dataclass
+class Bundle:
+    """A container's folder as the container service prepares it."""
+
+    path: Path
+    id: str
+    streams: dict[str, Fifo] = field(default_factory=dict)
+
+    def fifo(self, name: str) -> Fifo:
+        """A new FIFO of this container, e.g. "stdout"."""
+        path = self.path / name
+        os.mkfifo(path, 0o700)
+        self.streams[name] = Fifo(path)
+        return self.streams[name]
+
+
+class Shim:
+    """A started shim and a connection to it."""
+
+    def __init__(self, host: ShimHost, bundle: Bundle, address: str) -> None:
+        self.host = host
+        self.bundle = bundle
+        self.address = address
+        self.client = Ttrpc(address.removeprefix("unix://"))
+
+    def send(self, name: str, **fields: Any) -> int:
+        return self.client.send(name, METHODS[name].request(**{"id": self.bundle.id, **fields}))
+
+    def receive(self, name: str, stream: int) -> Any:
+        """Raises TaskError."""
+        response = self.client.receive(stream)
+        if response.status.code:
+            raise TaskError(response.status.code, response.status.message)
+        return METHODS[name].response.FromString(response.payload)
+
+    def task(self, name: str, **fields: Any) -> Any:
+        """Call and wait for the answer. Raises TaskError."""
+        return self.receive(name, self.send(name, **fields))
+
+    def create(self, **fields: Any) -> int:
+        """Create with the bundle's FIFOs; returns the init's pid."""
+        streams = {name: str(fifo.path) for name, fifo in self.bundle.streams.items() if name in STDIO}
+        options = self.host.options()
+        request = shim_pb2.CreateTaskRequest(
+            id=self.bundle.id, bundle=str(self.bundle.path), **{**streams, **fields}
+        )
+        request.options.type_url = "containerd.runc.v1.Options"
+        request.options.value = options.SerializeToString()
+        stream = self.client.send("Create", request)
+        return int(self.receive("Create", stream).pid)
+
+    def exec(self, exec_id: str, args: Sequence[str], **fields: Any) -> None:
+        """Add a process."""
+        request = shim_pb2.ExecProcessRequest(id=self.bundle.id, exec_id=exec_id, **fields)
+        request.spec.type_url = "types.containerd.io/opencontainers/runtime-spec/1/Process"
+        request.spec.value = json.dumps(process(args)).encode()
+        self.receive("Exec", self.client.send("Exec", request))
+
+    def run_to_exit(self) -> int:
+        """Start, and wait for the end."""
+        self.task("Start")
+        return int(self.task("Wait").exit_status)
+
+    @property
+    def pid(self) -> int:
+        return int(self.task("Connect").shim_pid)
+
+    def crash(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        assert self.client.is_closed()
+
+    def shutdown(self) -> None:
+        self.task("Delete")
+        self.task("Shutdown")
+        assert self.client.is_closed()
+
+
+STDIO: Final = ("stdin", "stdout", "stderr")
+
+
+class Zygote:
+    """The caller's side of the zygote's contract."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.caller, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.caller.settimeout(TIMEOUT)
+        with theirs:
+            command = [sys.executable, "-m", "cutaway.shim.zygote", str(theirs.fileno())]
+            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=dict(env))
+
+    def ask(self, request: bytes, descriptors: Sequence[int]) -> None:
+        socket.send_fds(self.caller, [request], list(descriptors))
+
+    def reply(self) -> dict[str, Any]:
+        found = json.loads(self.caller.recv(65536))
+        assert isinstance(found, dict)
+        return found
+
+    def run(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path, stdin: bytes = b"") -> Finished:
+        """What subprocess.run would do by exec."""
+        reader, writer = os.pipe()
+        source = os.memfd_create("stdin")
+        os.write(source, stdin)
+        os.lseek(source, 0, os.SEEK_SET)
+        request = {"id": 1, "argv": list(argv), "env": dict(env), "cwd": os.fspath(cwd)}
+        self.ask(json.dumps(request).encode(), (source, writer, writer))
+        for fd in (writer, source):
+            os.close(fd)
+        replies = [self.reply(), self.reply()]
+        with open(reader, "rb") as output:
+            return Finished(replies[1]["exit"], output.read())
+
+    def close(self) -> None:
+        self.caller.close()
+        self.process.wait(TIMEOUT)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a shim action ended; stdout and stderr together, as the container service reads them."""
+
+    code: int
+    output: bytes
+
+
+class ShimHost:
+    """What a container service is to its shims."""
+
+    def __init__(
+        self, base: Path, *, warm: bool = False, runtime: str = "", env: Mapping[str, str] | None = None
+    ) -> None:
+        self.base = base
+        self.address = base / "sock"
+        self.namespace = base.name
+        self.runtime = runtime or os.fspath(peer("runc"))
+        self.root = base / "runtime"
+        self.events = Events(f"{self.address}.ttrpc")
+        self.env = {
+            "PATH": os.pathsep.join(SYSTEM_PATH),
+            "TTRPC_ADDRESS": self.events.path,
+            "TMPDIR": os.fspath(base),
+            **(env or {}),
+        }
+        self.zygote = Zygote(self.env) if warm else None
+        self.rootfs = base / "image"
+        unpack(self.rootfs)
+
+    def options(self) -> runc_options_pb2.Options:
+        return runc_options_pb2.Options(binary_name=self.runtime, root=os.fspath(self.root))
+
+    def bundle(self, id: str, args: Sequence[str], *, terminal: bool = False, **changes: Any) -> Bundle:
+        """A bundle with stdout and stderr, opened, and a root filesystem given by absolute path."""
+        bundle = Bundle(self.base / "state" / id, id)
+        bundle.path.mkdir(parents=True)
+        os.mkfifo(bundle.path / "log", 0o700)
+        document = spec(args, self.rootfs, f"/{self.namespace}/{id}", terminal=terminal)
+        merge(document, changes)
+        (bundle.path / "config.json").write_text(json.dumps(document))
+        bundle.fifo("stdout").open()
+        if not terminal:
+            bundle.fifo("stderr").open()
+        return bundle
+
+    def command(self, bundle: Bundle, action: str, *flags: str) -> Finished:
+        """Run a shim action in a bundle."""
+        argv = [
+            os.fspath(PROGRAM),
+            "-namespace", self.namespace,
+            "-address", os.fspath(self.address),
+            "-publish-binary", "/bin/false",
+            "-id", bundle.id,
+            *flags,
+            action,
+        ]  # fmt: skip
+        if self.zygote is not None:
+            return self.zygote.run(argv, self.env, bundle.path)
+        done = subprocess.run(
+            argv,
+            cwd=bundle.path,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        return Finished(done.returncode, done.stdout)
+
+    def start(self, bundle: Bundle) -> Shim:
+        done = self.command(bundle, "start")
+        assert done.code == 0, done.output
+        return Shim(self, bundle, done.output.decode())
+
+    def delete(self, bundle: Bundle) -> shim_pb2.DeleteResponse:
+        """The clean-up after a shim."""
+        done = self.command(bundle, "delete", "-bundle", os.fspath(bundle.path))
+        assert done.code == 0, done.output
+        return shim_pb2.DeleteResponse.FromString(done.output)
+
+    def close(self) -> None:
+        if self.zygote is not None:
+            self.zygote.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def unpack(folder: Path) -> None:
+    """The busybox image's files."""
+    for layer in busybox_image().layers:
+        with tarfile.open(fileobj=io.BytesIO(layer.tar)) as archive:
+            archive.extractall(folder, filter="tar")
+
+
+def process(args: Sequence[str], terminal: bool = False) -> dict[str, Any]:
+    return {
+        "terminal": terminal,
+        "user": {"uid": 0, "gid": 0},
+        "args": list(args),
+        "env": ["PATH=/bin"],
+        "cwd": "/",
+    }
+
+
+def spec(args: Sequence[str], rootfs: Path, cgroup: str, *, terminal: bool = False) -> dict[str, Any]:
+    """A small config.json."""
+    return {
+        "ociVersion": "1.0.2",
+        "process": process(args, terminal),
+        "root": {"path": os.fspath(rootfs)},
+        "hostname": "box",
+        "mounts": [*MOUNTS],
+        "linux": {
+            "cgroupsPath": cgroup,
+            "namespaces": [{"type": kind} for kind in ("mount", "uts", "ipc", "pid")],
+        },
+    }
+
+
+def merge(document: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Put changes into a document, objects into objects."""
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(document.get(key), dict):
+            merge(document[key], value)
+        else:
+            document[key] = value
