@@ -69,15 +69,16 @@ class Table:
             if wider and granted & set(access):
                 raise InvalidArgument(
                     f"linux.resources.devices: the rule for {text(key, access)} would have no effect beside "
-                    f"the one for {text(other, ''.join(sorted(granted)))}; remove that one first"
+                    f"the one for {text(other, granted)}; remove that one first"
                 )
 
 
-def text(key: Key, access: str) -> str:
+def text(key: Key, access: "set[str] | str") -> str:
     """A rule as devices.allow takes it."""
     kind, *numbers = key
     major, minor = ("*" if number == ANY else str(number) for number in numbers)
-    return f"{kind} {major}:{minor} {access}"
+    letters = "".join(letter for letter in "rwm" if letter in access)
+    return f"{kind} {major}:{minor} {letters}"
 
 
 def table(rules: "list[DeviceRule] | None") -> Table:
@@ -152,9 +153,9 @@ def _difference(have: Table, wanted: Table) -> list[tuple[str, str]]:
     for key, access in present.items():
         gone = access - wanted.rules.get(key, set())
         if gone:
-            writes.append((revoke, text(key, "".join(sorted(gone)))))
+            writes.append((revoke, text(key, gone)))
     for key, access in wanted.rules.items():
         new = access - present.get(key, set())
         if new:
-            writes.append((grant, text(key, "".join(sorted(new)))))
+            writes.append((grant, text(key, new)))
     return writes
