@@ -69,7 +69,7 @@ def test_a_head_has_no_body_whatever_its_length_says(answer: Answer) -> None:
 
 
 def test_lines_come_whole(answer: Answer) -> None:
-    body = b'3\r\n{}\n\r\n4\r\n{"a\r\n5\r\n":1}\r\n1\r\n\n\r\n0\r\n\r\n'
+    body = b'3\r\n{}\n\r\n3\r\n{"a\r\n4\r\n":1}\r\n1\r\n\n\r\n0\r\n\r\n'
     response = answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
     assert list(response.lines()) == [b"{}", b'{"a":1}']
 

@@ -24,7 +24,7 @@ def moment(text: str) -> str:
     if whole.isdecimal() and (not fraction or fraction.isdecimal()):
         return f"{whole}.{fraction.ljust(9, '0')[:9]}" if fraction else whole
     try:
-        then = time.time_ns() - duration(text)
+        return str((time.time_ns() - duration(text)) // 10**9)  # whole seconds, as docker sends them
     except ValueError:
         then = _calendar(text)
     return f"{then // 10**9}.{then % 10**9:09d}"
