@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import tarfile
 
-MTIME = 1_600_000_000.123456789
+# As exact as tarfile writes it, from a float.
+MTIME = 1_600_000_000.1234567
+MTIME_NS = 1_600_000_000_123_456_700
 
 # setcap cap_net_raw+ep, version 2: magic and flags, permitted, inheritable (linux/capability.h)
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000").decode()

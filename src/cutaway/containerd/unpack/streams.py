@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from typing import IO, cast
+from typing import cast
 
 import zstandard
 from isal import isal_zlib
@@ -21,6 +21,8 @@ _GzipError = cast(type[Exception], IsalError)
 _CHUNK = 1 << 20
 _GZIP = b"\x1f\x8b\x08"
 _ZSTD = b"\x28\xb5\x2f\xfd"
+# At most 32 MiB come of so many bytes.
+_ZSTD_STEP = 1 << 10
 _GZIP_WBITS = 31  # zlib's sum of 15 bits of window and 16 for a gzip header
 
 
@@ -136,9 +138,21 @@ def _gunzip(source: _Source) -> Iterator[bytes]:
 
 
 def _unzstd(source: _Source) -> Iterator[bytes]:
-    reader = zstandard.ZstdDecompressor().stream_reader(cast(IO[bytes], source), read_across_frames=True)
-    try:
-        while out := reader.read(_CHUNK):
-            yield out
-    except zstandard.ZstdError as error:
-        raise DataLoss(f"layer is damaged: {error}") from None
+    """All frames, one after the other (RFC 8878, 3.1).
+
+    Fed with little at a time, because a few bytes can stand for a block of 128 KiB and what comes out of
+    one step cannot be bounded. The library's own reader can, but takes a stream that ends early for whole.
+    """
+    data = b""
+    while data or (data := source.read(_ZSTD_STEP)):
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        while not frame.eof:
+            if not data and not (data := source.read(_ZSTD_STEP)):
+                raise DataLoss("layer is truncated: its zstd stream ends before its end")
+            try:
+                out = frame.decompress(data)
+            except zstandard.ZstdError as error:
+                raise DataLoss(f"layer is damaged: {error}") from None
+            data = frame.unused_data
+            if out:
+                yield out
