@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -38,6 +39,7 @@ class FakeRegistry:
     handlers: dict[str, Handler] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     bind: str = "127.0.0.1"
+    resources: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=1 << 30)
@@ -52,6 +54,7 @@ class FakeRegistry:
 
     async def __aexit__(self, *_: object) -> None:
         await self._runner.cleanup()
+        await self.resources.aclose()
 
     @property
     def host(self) -> str:

@@ -22,6 +22,7 @@ D = TypeVar("D", bound=document.Document)
 
 MAX_DOCUMENT: Final = 8 << 20  # bytes of a manifest or configuration that is read into memory
 CACHED: Final = 512  # documents kept
+DISCARD_SECONDS: Final = 5.0
 WINDOW: Final = 4  # pieces under way to containerd at a time
 
 _CONTENT: Final = methods(pb.DESCRIPTOR, "Content")
@@ -107,15 +108,24 @@ class ContentStore:
         )
         async with self._client.bidi(_CONTENT["Write"], lease=lease) as writing:
             status: pb.WriteContentResponse = await writing.ask(opening)
-            if status.offset:
+            # All of it at once: another namespace has the blob. containerd digests it when we commit.
+            whole = status.offset == descriptor.size
+            if status.offset and not whole:
                 return False
             try:
-                total = await _send(writing, pieces(), wrote)
-                await _commit(writing, descriptor, ref, total, labels)
+                if not whole:
+                    await _send(writing, pieces(), wrote)
+                await _commit(writing, descriptor, ref, labels)
             except BaseException:
-                await asyncio.shield(self._abort(ref))
+                await asyncio.shield(self._discard(writing, ref))
                 raise
         return True
+
+    async def _discard(self, writing: Conversation, ref: str) -> None:
+        """End a write in good order, which gives its ref free, and remove what it has left."""
+        with suppress(errors.CutawayError, TimeoutError):  # it may be what has failed
+            await asyncio.wait_for(_drain(writing), DISCARD_SECONDS)
+        await self._abort(ref)
 
     async def _abort(self, ref: str) -> None:
         with suppress(errors.NotFound):
@@ -130,8 +140,8 @@ class ContentStore:
         await self._client.call(_CONTENT["Update"], request)
 
 
-async def _send(writing: Conversation, pieces: AsyncIterator[bytes], wrote: Callable[[int], None]) -> int:
-    """Send every piece, some ahead of their acknowledgements; return how many bytes there were."""
+async def _send(writing: Conversation, pieces: AsyncIterator[bytes], wrote: Callable[[int], None]) -> None:
+    """Send every piece, some ahead of their acknowledgements."""
     total, unanswered = 0, 0
     async for piece in pieces:
         await writing.send(pb.WriteContentRequest(action=pb.WRITE, offset=total, data=piece))
@@ -143,7 +153,6 @@ async def _send(writing: Conversation, pieces: AsyncIterator[bytes], wrote: Call
         wrote(total)
     for _ in range(unanswered):
         await _acknowledged(writing)
-    return total
 
 
 async def _acknowledged(writing: Conversation) -> None:
@@ -151,17 +160,22 @@ async def _acknowledged(writing: Conversation) -> None:
         raise errors.Unknown("containerd ended a write too early")
 
 
-async def _commit(
-    writing: Conversation, descriptor: Descriptor, ref: str, total: int, labels: Mapping[str, str]
-) -> None:
+async def _commit(writing: Conversation, descriptor: Descriptor, ref: str, labels: Mapping[str, str]) -> None:
     await writing.ask(
         pb.WriteContentRequest(
             action=pb.COMMIT,
             ref=ref,
             total=descriptor.size,
-            offset=total,
+            offset=descriptor.size,
             expected=descriptor.digest,
             labels=labels,
         )
     )
+    await _drain(writing)
+
+
+async def _drain(writing: Conversation) -> None:
+    """Say that no more comes and wait for the peer's end: leaving earlier would look like a failure."""
     await writing.done()
+    while await writing.receive() is not None:
+        pass
