@@ -97,6 +97,19 @@ def test_no_spans_at_all() -> None:
     assert render([]) == "no spans were recorded for this"
 
 
+def test_what_a_part_has_just_said_is_not_said_again() -> None:
+    text = render(
+        [
+            span("a", "cutawayd", 0, 9),
+            span("b", "cutawayd", 1, 2, "a", rpc__system="grpc", peer="/run/containerd.sock", mode="ro"),
+            span("c", "cutawayd", 3, 4, "a", rpc__system="grpc", peer="/run/containerd.sock", mode="ro"),
+            span("d", "cutawayd", 5, 6, "a", peer="/run/another.sock"),
+        ]
+    )
+    assert text.count("rpc.system=grpc") == text.count("peer=/run/containerd.sock") == 1
+    assert text.count("mode=ro") == 2 and "peer=/run/another.sock" in text
+
+
 def test_values_cannot_steer_the_terminal() -> None:
     assert clean("a\x1b[2Jb") == "a?[2Jb"
     evil = span("a", "cutaway", 0, 1, key="x\x1b]0;title\x07")

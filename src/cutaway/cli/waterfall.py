@@ -32,6 +32,7 @@ CHAIN = (
 NAME_WIDTH = 46
 DURATION_WIDTH = 11
 MAX_VALUE = 100
+LONG_VALUE = 12
 MINIMUM_BAR = 20
 
 
@@ -122,12 +123,13 @@ def _part(service: str, spans: "Sequence[TraceSpan]", scale: Scale, width: int) 
     pids = sorted({span.pid for span in own if span.pid})
     label = ", ".join(map(str, pids))
     lines = ["", f"{clean(service) or '(unnamed part)'}{', pid ' + label if pids else ''}"]
+    said: dict[str, str] = {}
     for span, depth in tree(own):
         indent = "  " * (depth + 1)
         name = _fit(indent + shorten_ids(clean(span.name)), NAME_WIDTH)
         duration = milliseconds(span.end_ns - span.start_ns)
         lines.append(f"{name:{NAME_WIDTH}}{duration:>{DURATION_WIDTH}} {scale.bar(span)}")
-        lines += values(span, indent + "    ", width)
+        lines += values(news(span, said), span.error, indent + "    ", width)
     return lines
 
 
@@ -151,12 +153,24 @@ def tree(spans: "Sequence[TraceSpan]") -> "list[tuple[TraceSpan, int]]":
     return out + [(span, 0) for span in spans if span.span_id not in listed]  # a ring of parents
 
 
-def values(span: "TraceSpan", indent: str, width: int) -> list[str]:
-    """The span's error and attributes, as many to a line as fit."""
-    attributes = dict(span.attributes)
+def news(span: "TraceSpan", said: dict[str, str]) -> dict[str, str]:
+    """The span's attributes without what its part has just said: a peer, a container's ID, a service.
+
+    Short values stand again each time: that one mount is read-only does not go without saying for the next.
+    """
+    found = {}
+    for key, value in span.attributes.items():
+        if said.get(key) != value or (len(value) < LONG_VALUE and not key.startswith("rpc.")):
+            found[key] = value
+        said[key] = value
+    return found
+
+
+def values(attributes: dict[str, str], error: str, indent: str, width: int) -> list[str]:
+    """A span's error and attributes, as many to a line as fit."""
     items = [_request(attributes)] if "http.request.method" in attributes else []
     items += [f"{key}={shown(value)}" for key, value in attributes.items() if value != ""]
-    lines = [f"{indent}failed: {clean(span.error)}"] if span.error else []
+    lines = [f"{indent}failed: {clean(error)}"] if error else []
     line = ""
     for item in items:
         if line and len(indent) + len(line) + 2 + len(item) > width:
