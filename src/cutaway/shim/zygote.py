@@ -14,7 +14,9 @@ The zygote ends when its caller does. It has one thread and loads nothing after 
 """
 
 import gc
+import importlib
 import os
+import pkgutil
 import select
 import signal
 import socket
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _MAX_REQUEST = 1 << 20
 _RUNTIME = "cutaway-runc"
+_NOT_LOADED = frozenset({__name__, "cutaway.shim.zygote", "cutaway.shim.info", "cutaway.trace.collect"})
 
 
 class Request:
@@ -164,17 +167,21 @@ def _become(request: Request, descriptors: list[int]) -> "NoReturn":
 
 def preload() -> None:
     """Load everything that a shim or a runtime call may need, so that no child has to."""
-    import hashlib
-    import json  # noqa: F401
-    import traceback  # noqa: F401
-
-    import google.protobuf.message_factory  # noqa: F401
-
-    from cutaway.pb import cgroups_v1_pb2, cgroups_v2_pb2, runc_options_pb2, shim_v3_pb2  # noqa: F401
-    from cutaway.shim import address, cleanup, console, daemon, logger, main, oom, start, stats  # noqa: F401
-
-    hashlib.sha256(b"").hexdigest()
+    for name in ("hashlib", "json", "traceback", "google.protobuf.message_factory"):
+        importlib.import_module(name)
+    for name in ("shim_v3_pb2", "runc_options_pb2", "cgroups_v1_pb2", "cgroups_v2_pb2"):
+        importlib.import_module(f"cutaway.pb.{name}")
+    for package in ("cutaway.shim", "cutaway.linux", "cutaway.oci", "cutaway.trace"):
+        _load_all(package)
     _preload_runtime()
+
+
+def _load_all(package: str) -> None:
+    """A package with everything in it: the parts of ours import late, for the sake of a cold start."""
+    folder = importlib.import_module(package)
+    for entry in pkgutil.walk_packages(folder.__path__, f"{package}."):
+        if entry.name not in _NOT_LOADED:
+            importlib.import_module(entry.name)
 
 
 def _preload_runtime() -> None:
@@ -183,6 +190,8 @@ def _preload_runtime() -> None:
 
     try:
         from cutaway.runc.main import main
+
+        _load_all("cutaway.runc")
     except ImportError as error:
         sys.stderr.write(f"runtime calls will not be warm: {error}\n")
         return
