@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+BUSY_FOR = 1.0  # seconds that a dying process may take to leave its cgroup
+
 _CLASSES: "dict[int, type[CutawayError]]" = {
     errno.EINVAL: InvalidArgument,
     errno.ERANGE: InvalidArgument,
@@ -171,23 +173,26 @@ def make(directory: str) -> list[str]:
     return [directory]
 
 
-def remove(directory: str) -> None:
+def remove(directory: str, until: float | None = None) -> None:
     """Remove a cgroup and those below it; nothing to do when it does not exist.
 
-    A cgroup whose last process is just dying answers EBUSY for a moment: retried for about a second.
+    A cgroup whose last process is just dying answers EBUSY for a moment: retried until a time of
+    `time.monotonic`, by default for a second.
     """
+    if until is None:
+        until = time.monotonic() + BUSY_FOR
     if _rmdir(directory):
         return
     for child in children(directory):
-        remove(child)
+        remove(child, until)
     pause = 0.001
     while not _rmdir(directory):
-        if pause > 0.6:
+        if time.monotonic() > until:
             pids = read_all_pids(directory)
             inside = f"processes {', '.join(map(str, pids))} are in it" if pids else "it is in use"
             raise FailedPrecondition(f"cgroup: failed to remove {directory}: {inside}")
         time.sleep(pause)
-        pause *= 2
+        pause = min(2 * pause, 0.1)
 
 
 def _rmdir(directory: str) -> bool:

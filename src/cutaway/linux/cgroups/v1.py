@@ -68,11 +68,12 @@ class ManagerV1(Manager):
             files.write_pid(directory, pid)
 
     def delete(self) -> None:
-        """Every directory is tried before the first failure is raised."""
+        """Every directory is tried before the first failure is raised; together they may be busy a second."""
         failed: CutawayError | None = None
+        until = time.monotonic() + files.BUSY_FOR
         for directory in self._directories():
             try:
-                files.remove(directory)
+                files.remove(directory, until)
             except CutawayError as error:
                 failed = failed or error
         if failed is not None:
