@@ -6,6 +6,9 @@ streams. So this is an accelerator and nothing else; without it the shim is exec
 
     request   {"id": 1, "argv": [...], "env": {...}, "cwd": "..."} and three descriptors (SCM_RIGHTS)
     replies   {"id": 1, "pid": 4711} once forked, {"id": 1, "exit": 0} once it has ended
+
+A zygote that dies takes the answers to what it was asked with it. Such a request fails and is not repeated
+in any form: the shim may be running. The next one goes to a new zygote, and if zygotes do not live, to exec.
 """
 
 from __future__ import annotations
@@ -13,10 +16,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 
 from cutaway.errors import Unavailable
@@ -26,91 +29,148 @@ log = logging.getLogger("containerd.zygote")
 MODULE = "cutaway.shim.zygote"
 MAX_REPLY = 4096
 
+# A zygote that has lived for less than this many seconds is not replaced: the next would do no better.
+MIN_LIFE = 5.0
+
+CLOSE_SECONDS = 2.0
+
 
 class Zygote:
     """The forking process. Starts are concurrent; the process ends when this end is closed."""
 
-    def __init__(self, process: subprocess.Popen[bytes], connection: socket.socket) -> None:
-        self._process = process
-        self._connection = connection
+    def __init__(self) -> None:
+        """Start the process. What hinders it is logged; `usable` tells."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: dict[int, asyncio.Future[int]] = {}
         self._number = 0
-        self._watched = False
+        self._begun = 0.0
+        self._closing = False
+        self._begin()
 
     @property
+    def pid(self) -> int:
+        """The process, 0 for none."""
+        return self._process.pid if self._process else 0
+
     def usable(self) -> bool:
-        return self._connection.fileno() >= 0
+        """Whether a request has a chance. Notices a death that the event loop has not come to yet."""
+        if self._process is not None and self._process.poll() is not None:
+            self._died()
+        return self._connection is not None
+
+    def watch(self) -> None:
+        """Read replies, and notice the end, on the running event loop. Before the first request."""
+        self._loop = asyncio.get_running_loop()
+        self._add_reader()
 
     async def run(
         self, argv: Sequence[str], env: Mapping[str, str], cwd: str, streams: tuple[int, int, int]
-    ) -> int:
+    ) -> int | None:
         """Fork, run the shim's command to its end and return its exit code.
 
-        Raises `Unavailable` when the zygote is gone; the command may then have run or not.
+        None when the zygote could not be asked (gone, or too busy to take another request): nothing has
+        run. Raises `Unavailable` when it has died since; the command may then have run or not.
         """
-        self._watch()
-        self._number += 1
-        request = {"id": self._number, "argv": list(argv), "env": dict(env), "cwd": cwd}
-        exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting[self._number] = exited
+        if not self.usable() or self._connection is None:
+            return None
+        number = self._number = self._number + 1
+        request = {"id": number, "argv": list(argv), "env": dict(env), "cwd": cwd}
         try:
             socket.send_fds(self._connection, [json.dumps(request).encode()], streams)
         except OSError as error:
-            self._gone()
-            raise Unavailable(f"zygote cannot be asked: {error}") from None
-        return await exited
+            log.debug("zygote cannot be asked: %s", error)
+            return None
+        exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = exited
+        try:
+            return await exited
+        finally:
+            self._waiting.pop(number, None)
 
     def close(self) -> None:
         """Let the zygote end; the shims it has forked go on."""
-        self._gone()
-        self._process.wait()
+        self._closing = True
+        process = self._process
+        self._abandon()
+        if process is None:
+            return
+        try:
+            process.wait(CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
-    def _watch(self) -> None:
-        if not self.usable:
-            raise Unavailable("zygote has ended")
-        if not self._watched:
-            asyncio.get_running_loop().add_reader(self._connection.fileno(), self._read)
-            self._watched = True
+    def _begin(self) -> None:
+        """Start a process. By exec, so it is safe beside gRPC's threads as well ."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-I", "-m", MODULE, str(theirs.fileno())]
+        try:
+            self._process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, cwd="/"
+            )
+        except OSError as error:
+            log.warning("no zygote, shims are executed: %s", error)
+            ours.close()
+            return
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self._connection = ours
+        self._begun = time.monotonic()
+        self._add_reader()
+        log.debug("zygote %d", self._process.pid)
+
+    def _add_reader(self) -> None:
+        if self._loop is not None and self._connection is not None:
+            self._loop.add_reader(self._connection.fileno(), self._read)
 
     def _read(self) -> None:
+        assert self._connection is not None
         try:
             reply = self._connection.recv(MAX_REPLY)
         except BlockingIOError:
             return
         except OSError:
             reply = b""
-        if not reply:
-            log.warning("zygote %d has ended; shims are executed from now on", self._process.pid)
-            self._gone()
-            return
+        if reply:
+            self._resolve(reply)
+        else:
+            self._died()
+
+    def _resolve(self, reply: bytes) -> None:
         message = json.loads(reply)
-        if "exit" in message and (waiting := self._waiting.pop(message["id"], None)) and not waiting.done():
+        waiting = self._waiting.get(message["id"])
+        if "exit" in message and waiting and not waiting.done():
             waiting.set_result(message["exit"])
 
-    def _gone(self) -> None:
-        if self._watched:
-            asyncio.get_event_loop_policy().get_event_loop().remove_reader(self._connection.fileno())
-            self._watched = False
-        self._connection.close()
+    def _died(self) -> None:
+        """Clear up after a process that has ended, and start another if that promises to help."""
+        pid, lived = self.pid, time.monotonic() - self._begun
+        self._abandon()
+        if self._closing:
+            return
+        if lived < MIN_LIFE:
+            log.warning("zygote %d has ended at once; shims are executed from now on", pid)
+            return
+        log.warning("zygote %d has ended; starting another", pid)
+        self._begin()
+
+    def _abandon(self) -> None:
+        if self._connection is not None:
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.remove_reader(self._connection.fileno())
+            self._connection.close()
+        self._connection = None
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(Unavailable("zygote has ended"))
-        self._waiting.clear()
+        if self._process is not None:
+            self._process.poll()
+        self._process = None
 
 
-def start() -> Zygote | None:
-    """Start the zygote, before any thread exists. None when it cannot be, which the log then explains."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, "-I", "-m", MODULE, str(theirs.fileno())]
-    try:
-        process = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, cwd="/", env=dict(os.environ)
-        )
-    except OSError as error:
-        log.warning("no zygote, shims are executed: %s", error)
-        ours.close()
-        return None
-    finally:
-        theirs.close()
-    ours.setblocking(False)
-    return Zygote(process, ours)
+def start() -> Zygote:
+    """Start the zygote, before any thread exists."""
+    return Zygote()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.empty_pb2 import Empty
@@ -39,6 +39,9 @@ KINDS: dict[str, type[Message]] = {
     if isinstance(message, type) and issubclass(message, Message)
 }
 
+# The seconds of Go's zero time.
+GO_ZERO = -62135596800
+
 
 class Events(Service):
     file = pb.DESCRIPTOR
@@ -50,9 +53,7 @@ class Events(Service):
     async def publish(self, request: pb.PublishRequest, call: Call) -> Empty:
         _validate_topic(request.topic)
         event = request.event
-        self._bus.forward(
-            Event(time.time_ns(), call.namespace, request.topic, bare(event.type_url), event.value)
-        )
+        self._bus.forward(Event(time.time_ns(), call.namespace, request.topic, event.type_url, event.value))
         return Empty()
 
     async def forward(self, request: pb.ForwardRequest, call: Call) -> Empty:
@@ -86,16 +87,20 @@ def lookup(event: Event) -> Callable[[Sequence[str]], str | None]:
 
 
 def _own_field(event: Event, path: Sequence[str]) -> str | None:
-    kind = KINDS.get(event.type_url)
+    kind = KINDS.get(event.type_url.rpartition("/")[2])
     if kind is None or not path:
         return None
     try:
         value: object = kind.FromString(event.value)
     except DecodeError:
         return None
-    for name in path:
+    for at, name in enumerate(path):
+        if isinstance(value, Mapping):  # labels, whose keys hold dots
+            return value.get(".".join(path[at:]))
         value = getattr(value, name, None)
-    return None if value is None or isinstance(value, Message) else str(value) or None
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value or None if isinstance(value, str) else None
 
 
 def envelope(event: Event) -> envelope_pb2.Envelope:
@@ -114,25 +119,34 @@ def event_of(received: envelope_pb2.Envelope) -> Event:
     except InvalidArgument as error:
         raise InvalidArgument(f"event envelope has invalid namespace: {error}") from None
     _validate_topic(received.topic)
-    if not received.HasField("timestamp"):
-        raise InvalidArgument("timestamp must be set on event: invalid argument")
+    if not received.HasField("timestamp") or received.timestamp.seconds == GO_ZERO:
+        raise InvalidArgument("timestamp must be set on forwarded event: invalid argument")
     event = received.event
     return Event(
         received.timestamp.ToNanoseconds(),
         received.namespace,
         received.topic,
-        bare(event.type_url),
+        event.type_url,
         event.value,
     )
 
 
-def bare(type_url: str) -> str:
-    """containerd's type names have no host in front."""
-    return type_url.rpartition("/")[2]
-
-
 def _validate_topic(topic: str) -> None:
-    if not topic:
-        raise InvalidArgument("envelope has invalid topic: must not be empty: invalid argument")
-    if not topic.startswith("/") or topic == "/":
-        raise InvalidArgument(f'envelope has invalid topic "{topic}": must start with / and have a component')
+    try:
+        if not topic:
+            raise InvalidArgument("must not be empty: invalid argument")
+        if not topic.startswith("/"):
+            raise InvalidArgument("must start with '/': invalid argument")
+        if topic == "/":
+            raise InvalidArgument("must have at least one component: invalid argument")
+        for component in topic[1:].split("/"):
+            _validate_component(component)
+    except InvalidArgument as error:
+        raise InvalidArgument(f'envelope topic "{topic}": {error}') from None
+
+
+def _validate_component(component: str) -> None:
+    try:
+        names.validate(component)
+    except InvalidArgument as error:
+        raise InvalidArgument(f'failed validation on component "{component}": {error}') from None

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING
 
-from google.protobuf.any_pb2 import Any
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from cutaway.containerd import filters
 from cutaway.containerd.metadata import containers
 from cutaway.containerd.server import Call, Service
-from cutaway.containerd.services.convert import timestamp
-from cutaway.containerd.tasks.manager import STATE_TIMEOUT, Manager, NewTask
+from cutaway.containerd.services.convert import timestamp, to_any
+from cutaway.containerd.tasks.manager import Manager, NewTask
 from cutaway.containerd.tasks.shim import Shim
-from cutaway.errors import CutawayError, NotFound, Unimplemented
+from cutaway.errors import CutawayError, InvalidArgument, NotFound, Unimplemented
 from cutaway.pb import metrics_pb2, process_pb2, shim_pb2
 from cutaway.pb import tasks_pb2 as pb
 
 if TYPE_CHECKING:
     from cutaway.containerd.app import App
+
+
+log = logging.getLogger("containerd.tasks")
+
+# Seconds, as containerd has it.
+STATE_TIMEOUT = 2.0
+
+# Go's zero time.
+NEVER = Timestamp(seconds=-62135596800)
 
 
 class TaskService(Service):
@@ -35,9 +45,7 @@ class TaskService(Service):
         if request.HasField("checkpoint"):
             raise Unimplemented("restoring a checkpoint is not built: create the task without one")
         container = await self._app.db.read(containers.get, call.namespace, request.container_id)
-        options = request.options
-        if not options.value and container.options:
-            options = Any(type_url=container.options.type_url, value=container.options.value)
+        options = request.options if request.HasField("options") else to_any(container.options)
         shim = await self._manager.create(
             NewTask(
                 namespace=call.namespace,
@@ -55,12 +63,12 @@ class TaskService(Service):
         return pb.CreateTaskResponse(container_id=container.id, pid=shim.pid)
 
     async def start(self, request: pb.StartRequest, call: Call) -> pb.StartResponse:
-        shim = self._shim(request.container_id, call)
+        shim = await self._shim(request.container_id, call)
         started = await shim.call("Start", shim_pb2.StartRequest(id=shim.id, exec_id=request.exec_id))
         return pb.StartResponse(pid=started.pid)
 
     async def get(self, request: pb.GetRequest, call: Call) -> pb.GetResponse:
-        shim = self._shim(request.container_id, call)
+        shim = await self._shim(request.container_id, call)
         return pb.GetResponse(process=await process(shim, request.exec_id))
 
     async def list(self, request: pb.ListTasksRequest, call: Call) -> pb.ListTasksResponse:
@@ -68,30 +76,26 @@ class TaskService(Service):
         return pb.ListTasksResponse(tasks=[state for state in states if state is not None])
 
     async def _listed(self, shim: Shim) -> process_pb2.Process | None:
-        """A task for the list: one that is just being deleted is left out, a mute one is unknown."""
+        """A task for the list: one that is just being deleted is left out."""
         try:
             return await process(shim, "")
         except NotFound:
             return None
-        except CutawayError:
-            return process_pb2.Process(id=shim.id, pid=shim.pid, status=process_pb2.UNKNOWN)
 
     async def delete(self, request: pb.DeleteTaskRequest, call: Call) -> pb.DeleteResponse:
-        shim = self._shim(request.container_id, call)
-        ended = await self._manager.delete(shim)
-        return pb.DeleteResponse(
-            id=shim.id, pid=ended.pid, exit_status=ended.exit_status, exited_at=ended.exited_at
-        )
+        shim = await self._shim(request.container_id, call)
+        ended = await self._manager.delete(shim, call.remaining())
+        return pb.DeleteResponse(pid=ended.pid, exit_status=ended.exit_status, exited_at=ended.exited_at)
 
     async def delete_process(self, request: pb.DeleteProcessRequest, call: Call) -> pb.DeleteResponse:
-        shim = self._shim(request.container_id, call)
+        shim = await self._shim(request.container_id, call)
         ended = await shim.call("Delete", shim_pb2.DeleteRequest(id=shim.id, exec_id=request.exec_id))
         return pb.DeleteResponse(
             id=request.exec_id, pid=ended.pid, exit_status=ended.exit_status, exited_at=ended.exited_at
         )
 
     async def kill(self, request: pb.KillRequest, call: Call) -> Empty:
-        shim = self._shim(request.container_id, call)
+        shim = await self._shim(request.container_id, call)
         return await self._done(
             shim,
             "Kill",
@@ -99,7 +103,9 @@ class TaskService(Service):
         )
 
     async def exec(self, request: pb.ExecProcessRequest, call: Call) -> Empty:
-        shim = self._shim(request.container_id, call)
+        if not request.exec_id:
+            raise InvalidArgument("exec id cannot be empty")
+        shim = await self._shim(request.container_id, call)
         return await self._done(
             shim,
             "Exec",
@@ -115,7 +121,7 @@ class TaskService(Service):
         )
 
     async def resize_pty(self, request: pb.ResizePtyRequest, call: Call) -> Empty:
-        shim = self._shim(request.container_id, call)
+        shim = await self._shim(request.container_id, call)
         return await self._done(
             shim,
             "ResizePty",
@@ -125,20 +131,20 @@ class TaskService(Service):
         )
 
     async def close_io(self, request: pb.CloseIORequest, call: Call) -> Empty:
-        shim = self._shim(request.container_id, call)
+        shim = await self._shim(request.container_id, call)
         closing = shim_pb2.CloseIORequest(id=shim.id, exec_id=request.exec_id, stdin=request.stdin)
         return await self._done(shim, "CloseIO", closing)
 
     async def pause(self, request: pb.PauseTaskRequest, call: Call) -> Empty:
-        shim = self._shim(request.container_id, call)
+        shim = await self._shim(request.container_id, call)
         return await self._done(shim, "Pause", shim_pb2.PauseRequest(id=shim.id))
 
     async def resume(self, request: pb.ResumeTaskRequest, call: Call) -> Empty:
-        shim = self._shim(request.container_id, call)
+        shim = await self._shim(request.container_id, call)
         return await self._done(shim, "Resume", shim_pb2.ResumeRequest(id=shim.id))
 
     async def list_pids(self, request: pb.ListPidsRequest, call: Call) -> pb.ListPidsResponse:
-        shim = self._shim(request.container_id, call)
+        shim = await self._shim(request.container_id, call)
         found = await shim.call("Pids", shim_pb2.PidsRequest(id=shim.id))
         return pb.ListPidsResponse(processes=found.processes)
 
@@ -146,7 +152,7 @@ class TaskService(Service):
         raise Unimplemented("checkpoints are not built")
 
     async def update(self, request: pb.UpdateTaskRequest, call: Call) -> Empty:
-        shim = self._shim(request.container_id, call)
+        shim = await self._shim(request.container_id, call)
         changing = shim_pb2.UpdateTaskRequest(
             id=shim.id, resources=request.resources, annotations=request.annotations
         )
@@ -159,12 +165,17 @@ class TaskService(Service):
         return pb.MetricsResponse(metrics=[metric for metric in found if metric is not None])
 
     async def wait(self, request: pb.WaitRequest, call: Call) -> pb.WaitResponse:
-        shim = self._shim(request.container_id, call)
+        shim = await self._shim(request.container_id, call)
         ended = await shim.call("Wait", shim_pb2.WaitRequest(id=shim.id, exec_id=request.exec_id))
         return pb.WaitResponse(exit_status=ended.exit_status, exited_at=ended.exited_at)
 
-    def _shim(self, id: str, call: Call) -> Shim:
-        return self._manager.get(call.namespace, id)
+    async def _shim(self, id: str, call: Call) -> Shim:
+        """The task of a container. Raises `NotFound`, which says whether at least the container exists."""
+        shim = self._manager.find(call.namespace, id)
+        if shim is None:
+            await self._app.db.read(containers.get, call.namespace, id)
+            raise NotFound(f"task {id} not found")
+        return shim
 
     async def _done(self, shim: Shim, name: str, request: object) -> Empty:
         await shim.call(name, request)  # type: ignore[arg-type]
@@ -172,9 +183,17 @@ class TaskService(Service):
 
 
 async def process(shim: Shim, exec_id: str) -> process_pb2.Process:
-    """A task's or exec's state as clients see it. The container's id stays empty, as containerd has it."""
-    request = shim_pb2.StateRequest(id=shim.id, exec_id=exec_id)
-    state = await shim.call("State", request, timeout=STATE_TIMEOUT)
+    """A task's or exec's state as clients see it; unknown when the shim does not say it. Raises `NotFound`.
+
+    The container's id stays empty, as containerd has it.
+    """
+    try:
+        state = await shim.state(exec_id, timeout=STATE_TIMEOUT)
+    except NotFound:
+        raise
+    except CutawayError as error:
+        log.warning("state of %s/%s %s: %s", shim.namespace, shim.id, exec_id, error)
+        state = shim_pb2.StateResponse(exited_at=NEVER)
     return process_pb2.Process(
         id=exec_id or shim.id,
         pid=state.pid,

@@ -1,13 +1,20 @@
 """Tasks: running containers, each behind a shim.
 
-bundles   the directory of a task
-launch    a shim's binary: start and delete
-shim      a connected shim
-manager   all of them
+usermap     whose group a container's root is
+unmount     umount2(2)
+bundles     the directory of a task
+runtimes    a runtime's name as a shim's binary
+launch      running that binary: start and delete
+shim        a connected shim
+endings     what is done about tasks that go
+manager     all of them
+adoption    those of an earlier run of the daemon
 """
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,8 +41,13 @@ class Tasks:
 
     async def start(self) -> None:
         """Listen for shims first: those that are adopted may have something to tell."""
+        from cutaway.containerd.tasks.adoption import adopt
+
+        _watch_children_by_pidfd()
+        if self._app.zygote:
+            self._app.zygote.watch()
         await self._events.start()
-        await self._manager.adopt()
+        await adopt(self._app, self._manager)
 
     async def stop(self) -> None:
         await self._manager.stop()
@@ -44,3 +56,11 @@ class Tasks:
 
 def create(app: App) -> Tasks:
     return Tasks(app)
+
+
+def _watch_children_by_pidfd() -> None:
+    """Without a thread for each child, which is what asyncio does before Python 3.12."""
+    if sys.version_info < (3, 12):
+        watcher = asyncio.PidfdChildWatcher()
+        watcher.attach_loop(asyncio.get_running_loop())
+        asyncio.get_event_loop_policy().set_child_watcher(watcher)

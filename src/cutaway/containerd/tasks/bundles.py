@@ -1,32 +1,36 @@
 """Bundles: a task's directory, as shims expect to find it.
 
 STATE/io.containerd.runtime.v2.task/NAMESPACE/ID/
+    shim-binary-path    how to clean up after the task; the first file, so that no bundle lacks it
     config.json         the spec's bytes as the client sent them
     rootfs/             where the shim mounts the root filesystem
     work                a link to ROOT/io.containerd.runtime.v2.task/NAMESPACE/ID/
     log                 a FIFO that the shim logs to
     address             the shim's socket, written by the shim
-    shim-binary-path    written when the shim has started: how to clean up after it
+
+A directory is removed under another name (.ID): whatever the daemon finds under a task's own name when it
+starts again has not begun to go.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cutaway.containerd.tasks import usermap
+from cutaway.containerd.tasks.unmount import unmount_all
 from cutaway.errors import AlreadyExists
 
 PLUGIN = "io.containerd.runtime.v2.task"
-MNT_DETACH = 2
-UMOUNT_NOFOLLOW = 8
+BINARY = "shim-binary-path"
 
-_libc = ctypes.CDLL(None, use_errno=True)
+# Part of the command line of a shim that was forked instead of executed.
+ZYGOTE = b"cutaway.shim.zygote"
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Bundle:
         except (OSError, UnicodeDecodeError):
             return ""
 
-    def create(self, spec: bytes) -> None:
+    def create(self, spec: bytes, binary: str) -> None:
         """Make the directories. Raises `AlreadyExists`; a failure leaves nothing."""
         for parent in (self.path.parent, self.work.parent):
             parent.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -66,46 +70,93 @@ class Bundle:
         except FileExistsError:
             raise AlreadyExists(f"bundle {self.path}: already exists") from None
         try:
-            shutil.rmtree(self.work, ignore_errors=True)
-            self.work.mkdir(mode=0o711)
-            (self.path / "rootfs").mkdir(mode=0o711)
-            (self.path / "work").symlink_to(self.work)
-            os.mkfifo(self.log, 0o700)
-            (self.path / "config.json").write_bytes(spec)
+            self._fill(spec, binary)
         except BaseException:
             self.remove()
             raise
 
-    def write_atomically(self, name: str, text: str) -> None:
+    def _fill(self, spec: bytes, binary: str) -> None:
+        self._write(BINARY, binary.encode(), 0o600)
+        _remove(self.work)
+        self.work.mkdir(mode=0o711)
+        (self.path / "rootfs").mkdir(mode=0o711)
+        (self.path / "work").symlink_to(self.work)
+        os.mkfifo(self.log, 0o700)
+        self._write("config.json", spec, 0o644)
+        if group := usermap.root_group(spec):
+            # The container's root is a user like any other out here, and has to come through to its rootfs.
+            os.chown(self.path, -1, group)
+            self.path.chmod(0o710)
+
+    def _write(self, name: str, data: bytes, mode: int) -> None:
+        """Whole or not at all. Not synced: a bundle lasts as long as the boot."""
         temporary = self.path / f".{name}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        with open(os.open(temporary, flags, mode), "wb") as file:
+            file.write(data)
         temporary.rename(self.path / name)
+
+    def inhabitants(self) -> list[int]:
+        """Processes that work for this bundle in its directory: a shim, or its binary's `start`."""
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._houses(pid)]
+
+    def _houses(self, pid: int) -> bool:
+        try:
+            if os.readlink(f"/proc/{pid}/cwd") != str(self.path):
+                return False
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return False  # it has ended
+        return ZYGOTE in words or (b"-id" in words and os.fsencode(self.id) in words)
+
+    def evict(self) -> None:
+        """Kill a shim that cannot be talked to, before its place is cleared."""
+        for pid in self.inhabitants():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def remove(self) -> None:
         """Unmount what a shim may have left and remove the directories; idempotent.
 
-        Removing without unmounting would delete the files of the snapshot.
+        Raises OSError when something stays mounted.
         """
-        unmount_all(self.path / "rootfs")
+        _empty_rootfs(self.path)
         for directory in (self.path, self.work):
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(directory)
+            _remove(directory)
 
 
-def unmount_all(target: Path) -> None:
-    """Detach every mount stacked on a directory (umount2(2)). Raises OSError when the kernel refuses."""
-    while _libc.umount2(os.fsencode(target), MNT_DETACH | UMOUNT_NOFOLLOW) == 0:
-        pass
-    number = ctypes.get_errno()
-    if number not in (errno.EINVAL, errno.ENOENT):  # not a mount point; not there
-        raise OSError(number, os.strerror(number), os.fspath(target))
+def _empty_rootfs(bundle: Path) -> None:
+    """Unmount the root filesystem: removing a bundle under a mount would delete the files of the snapshot."""
+    rootfs = bundle / "rootfs"
+    unmount_all(rootfs)
+    with contextlib.suppress(FileNotFoundError):
+        rootfs.rmdir()  # refused if it is mounted on after all
 
 
-def existing(state: Path, root: Path) -> Iterator[Bundle]:
-    """What an earlier run of the daemon has left."""
-    for namespace in sorted((state / PLUGIN).glob("*")):
-        for path in sorted(namespace.glob("*")):
-            if path.is_dir() and not path.is_symlink():
-                yield Bundle(state, root, namespace.name, path.name)
+def _remove(directory: Path) -> None:
+    hidden = directory.with_name(f".{directory.name}")
+    for path in (hidden, directory):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(path.rename(hidden))
+
+
+def existing(state: Path, root: Path) -> list[Bundle]:
+    """What an earlier run of the daemon has left. What it was about to remove is removed on the way."""
+    bundles = [Bundle(state, root, path.parent.name, path.name) for path in _entries(state)]
+    kept = {bundle.work for bundle in bundles}
+    for path in _entries(root):
+        if path not in kept:  # a reboot clears STATE, but not ROOT
+            _remove(path)
+    return bundles
+
+
+def _entries(top: Path) -> Iterator[Path]:
+    """The directories of tasks below a directory of ours."""
+    for path in sorted((top / PLUGIN).glob("*/*")):
+        if path.is_symlink() or not path.is_dir():
+            continue
+        if path.name.startswith("."):
+            _empty_rootfs(path)
+            shutil.rmtree(path)
+        else:
+            yield path

@@ -1,32 +1,28 @@
-"""All tasks of the daemon: creating them, finding them, cleaning up after them, adopting them.
+"""All tasks of the daemon: creating them, finding them, letting them go.
 
 create   bundle -> shim start -> connect -> Task.Create            undone in reverse when a step fails
-delete   Task.State -> Task.Delete -> Task.Shutdown -> shim delete -> bundle removed
-died     shim delete -> bundle removed -> /tasks/exit (137) and /tasks/delete published
-adopt    bundles of an earlier run: connect to the shim's address, or clean up as if it had died
+delete   Task.Delete -> Task.Shutdown -> shim delete -> bundle removed
+died     shim delete -> bundle removed -> /tasks/exit and /tasks/delete published
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from google.protobuf.any_pb2 import Any
-from google.protobuf.message import DecodeError
 
 from cutaway.containerd import names
-from cutaway.containerd.services.convert import timestamp
-from cutaway.containerd.tasks import launch
-from cutaway.containerd.tasks.bundles import Bundle, existing
-from cutaway.containerd.tasks.launch import Launcher
+from cutaway.containerd.tasks import runtimes
+from cutaway.containerd.tasks.bundles import Bundle
+from cutaway.containerd.tasks.endings import CLEANUP_TIMEOUT, Endings
+from cutaway.containerd.tasks.launch import Launcher, failed_start
 from cutaway.containerd.tasks.shim import Shim, ShimLog
-from cutaway.containerd.ttrpc.client import Client
-from cutaway.errors import AlreadyExists, CutawayError, NotFound, Unknown
-from cutaway.pb import mount_pb2, shim_pb2, task_events_pb2
+from cutaway.errors import AlreadyExists, CutawayError, NotFound
+from cutaway.pb import mount_pb2, shim_pb2
 from cutaway.trace import spans
 
 if TYPE_CHECKING:
@@ -34,12 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("containerd.tasks")
 
-# Seconds, as containerd has them.
-STATE_TIMEOUT = 2.0
-SHUTDOWN_TIMEOUT = 3.0
-CLEANUP_TIMEOUT = 5.0
-
-KILLED = 128 + 9
+Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -50,7 +41,8 @@ class NewTask:
     id: str
     runtime: str
     spec: bytes
-    options: Any
+    options: Any | None
+    """The runtime's options, in whose type only the shim has an interest."""
     rootfs: Sequence[mount_pb2.Mount]
     stdin: str
     stdout: str
@@ -63,18 +55,18 @@ class Manager:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._shims: dict[tuple[str, str], Shim] = {}
-        self._creating: set[tuple[str, str]] = set()
+        self._shims: dict[Key, Shim] = {}
+        self._creating: set[Key] = set()
+        self._ending: dict[Key, asyncio.Task[None]] = {}
         self._watchers: set[asyncio.Task[None]] = set()
         config = app.config
-        self._launcher = Launcher(config.address, config.ttrpc_address, config.debug, app.zygote)
+        launcher = Launcher(config.address, config.ttrpc_address, config.debug, app.zygote)
+        self._launcher = launcher
+        self.endings = Endings(launcher, app.workers, app.bus)
 
-    def get(self, namespace: str, id: str) -> Shim:
-        """Raises `NotFound`."""
-        shim = self._shims.get((namespace, id))
-        if shim is None:
-            raise NotFound(f"task {id} not found: not found")
-        return shim
+    def find(self, namespace: str, id: str) -> Shim | None:
+        """The shim of a container's task."""
+        return self._shims.get((namespace, id))
 
     def all(self, namespace: str) -> list[Shim]:
         return [shim for (where, _), shim in self._shims.items() if where == namespace]
@@ -86,155 +78,113 @@ class Manager:
         """
         key = (task.namespace, task.id)
         names.validate(task.id)
-        if key in self._shims or key in self._creating:
+        if key in self._shims or key in self._creating or key in self._ending:
             raise AlreadyExists(f"task {task.id}: already exists")
         self._creating.add(key)
         try:
             shim = await self._create(task)
-            self._shims[key] = shim
+            self.add(shim)
             return shim
         finally:
             self._creating.discard(key)
 
-    async def _create(self, task: NewTask) -> Shim:
-        binary = launch.resolve(task.runtime)
-        bundle = self._bundle(task.namespace, task.id)
-        with spans.span("bundle", path=str(bundle.path), bytes=len(task.spec)):
-            await self._app.workers.run(bundle.create, task.spec)
-        try:
-            shim = await self._started(bundle, binary, task.options)
-        except BaseException:
-            await finish(self._removed(bundle, binary))
-            raise
-        try:
-            response = await shim.call("Create", creation(task, bundle))
-        except CutawayError as error:
-            await finish(self._undo(shim))
-            raise type(error)(f"failed to create shim task: {error}") from None
-        except BaseException:
-            await finish(self._undo(shim))
-            raise
-        shim.pid = response.pid
-        self._watch(shim)
-        return shim
-
-    async def _started(self, bundle: Bundle, binary: str, options: Any) -> Shim:
-        """Start the shim's process and connect to it. Raises `Unknown`."""
-        shim_log = ShimLog(bundle)
-        try:
-            address = await self._launcher.start(binary, bundle, options.SerializeToString())
-            bundle.write_atomically("shim-binary-path", binary)
-            client = await Client.connect(address)
-        except CutawayError as error:
-            shim_log.close()
-            raise Unknown(f"failed to start shim: {error}: unknown") from None
-        except BaseException:
-            shim_log.close()
-            raise
-        return Shim(bundle, binary, client, shim_log)
-
-    async def _undo(self, shim: Shim) -> None:
-        """After a failed Create: what the shim has made of the task goes, and the shim with it."""
-        shim.deleting = True
-        try:
-            await shim.call("Delete", shim_pb2.DeleteRequest(id=shim.id), timeout=CLEANUP_TIMEOUT)
-        except CutawayError as error:
-            log.debug("%s: delete after a failed create: %s", shim.id, error)
-        await self._end(shim)
-
-    async def delete(self, shim: Shim) -> shim_pb2.DeleteResponse:
-        """Delete a stopped task; returns how its process ended. Raises `FailedPrecondition` if it runs."""
-        response: shim_pb2.DeleteResponse = await shim.call("Delete", shim_pb2.DeleteRequest(id=shim.id))
-        shim.deleting = True
-        self._shims.pop((shim.namespace, shim.id), None)
-        await finish(self._end(shim))
-        return response
-
-    async def _end(self, shim: Shim) -> None:
-        """Let the shim's process end and remove what is left of it."""
-        try:
-            request = shim_pb2.ShutdownRequest(id=shim.id)
-            await shim.call("Shutdown", request, timeout=SHUTDOWN_TIMEOUT)
-        except CutawayError as error:
-            # A shim that shuts down at once may close the connection before it answers.
-            log.debug("%s: shutdown: %s", shim.id, error)
-        shim.close()
-        await self._removed(shim.bundle, shim.binary)
-
-    async def _removed(self, bundle: Bundle, binary: str) -> shim_pb2.DeleteResponse:
-        """Run the binary's `delete`, which must work for a shim in any state, and remove the bundle."""
-        response = shim_pb2.DeleteResponse()
-        try:
-            response.ParseFromString(await self._launcher.delete(binary, bundle))
-        except (CutawayError, DecodeError) as error:
-            log.warning("%s/%s: cleaning up: %s", bundle.namespace, bundle.id, error)
-        try:
-            await self._app.workers.run(bundle.remove)
-        except OSError as error:
-            log.error("bundle %s cannot be removed: %s", bundle.path, error)
-        return response
-
-    def _watch(self, shim: Shim) -> None:
-        watcher = asyncio.create_task(self._await_end(shim))
+    def add(self, shim: Shim) -> None:
+        """Keep a shim, and notice when it dies."""
+        self._shims[shim.key] = shim
+        watcher = asyncio.create_task(self._watch(shim))
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
 
-    async def _await_end(self, shim: Shim) -> None:
+    async def _create(self, task: NewTask) -> Shim:
+        launching = asyncio.ensure_future(self._launch(task))
+        try:
+            shim = await asyncio.shield(launching)
+        except asyncio.CancelledError:
+            # A shim is never stopped half way: it comes up, and goes again.
+            await asyncio.wait([launching])
+            if launching.exception() is None:
+                await finish(self.endings.undo(launching.result()))
+            raise
+        try:
+            response = await shim.call("Create", creation(task, shim.bundle))
+        except CutawayError as error:
+            await finish(self.endings.undo(shim))
+            raise type(error)(f"failed to create shim task: {error}") from None
+        except BaseException:
+            await finish(self.endings.undo(shim))
+            raise
+        shim.pid = response.pid
+        return shim
+
+    async def _launch(self, task: NewTask) -> Shim:
+        """Make the bundle, start the shim's process and connect to it."""
+        binary = runtimes.resolve(task.runtime)
+        bundle = self.bundle(task.namespace, task.id)
+        with spans.span("bundle", path=str(bundle.path), bytes=len(task.spec)):
+            await self._app.workers.run(bundle.create, task.spec, binary)
+        options = task.options.SerializeToString() if task.options is not None else b""
+        shim_log = ShimLog(bundle)
+        try:
+            address = await self._launcher.start(binary, bundle, options)
+            return await Shim.connect(bundle, binary, address, shim_log)
+        except BaseException as error:
+            shim_log.close()
+            await self.endings.clear(bundle, binary, evict=True)
+            if isinstance(error, CutawayError):
+                raise failed_start(error) from None
+            raise
+
+    async def delete(self, shim: Shim, timeout: float | None = None) -> shim_pb2.DeleteResponse:
+        """Delete a stopped task; returns how its process ended. Raises `FailedPrecondition` if it runs."""
+        request = shim_pb2.DeleteRequest(id=shim.id)
+        try:
+            response: shim_pb2.DeleteResponse = await shim.call("Delete", request, timeout=timeout)
+        except NotFound as error:
+            # Deleted before, perhaps by a daemon that crashed then: what is left of it goes now.
+            await self._end(shim, self._dismiss)
+            raise NotFound(f"failed to delete task: {error}") from None
+        except CutawayError as error:
+            raise type(error)(f"failed to delete task: {error}") from None
+        await self._end(shim, self._dismiss)
+        return response
+
+    async def _end(self, shim: Shim, ending: Callable[[Shim], Coroutine[None, None, None]]) -> None:
+        """Let a task go, once, however many ask for it. A caller that goes away does not stop it."""
+        key = shim.key
+        if self._shims.get(key) is shim:
+            del self._shims[key]
+            self._ending[key] = asyncio.create_task(ending(shim))
+        if key in self._ending:
+            await asyncio.shield(self._ending[key])
+
+    async def _dismiss(self, shim: Shim) -> None:
+        """The end of a shim whose task has been deleted."""
+        try:
+            await self.endings.shut_down(shim)
+        finally:
+            del self._ending[shim.key]
+
+    async def _bury(self, shim: Shim) -> None:
+        """The end of a task whose shim has died."""
+        log.warning("shim of %s/%s has ended; cleaning up", shim.namespace, shim.id)
+        shim.close()
+        try:
+            ended = await self.endings.clear(shim.bundle, shim.binary, evict=True)
+        finally:
+            del self._ending[shim.key]
+        # Only now, with the name free again: who hears of it may create the task anew at once.
+        ended.pid = shim.pid or ended.pid
+        self.endings.announce(shim.bundle, ended)
+
+    async def _watch(self, shim: Shim) -> None:
         await asyncio.wait([shim.client.closed])
         if not shim.deleting:
-            log.warning("shim of %s/%s has ended; cleaning up", shim.namespace, shim.id)
-            self._shims.pop((shim.namespace, shim.id), None)
-            shim.close()
-            await self._died(shim.bundle, shim.binary, shim.pid)
-
-    async def _died(self, bundle: Bundle, binary: str, pid: int) -> None:
-        """Clean up after a shim that cannot tell how its task ended, and tell it in its place."""
-        response = await self._removed(bundle, binary)
-        status = response.exit_status or KILLED
-        exited_at = response.exited_at if response.HasField("exited_at") else timestamp(time.time_ns())
-        pid = pid or response.pid
-        self._app.bus.publish(
-            bundle.namespace,
-            "/tasks/exit",
-            task_events_pb2.TaskExit(
-                container_id=bundle.id, id=bundle.id, pid=pid, exit_status=status, exited_at=exited_at
-            ),
-        )
-        self._app.bus.publish(
-            bundle.namespace,
-            "/tasks/delete",
-            task_events_pb2.TaskDelete(
-                container_id=bundle.id, pid=pid, exit_status=status, exited_at=exited_at
-            ),
-        )
-
-    async def adopt(self) -> None:
-        """Take over the tasks of an earlier run of the daemon."""
-        config = self._app.config
-        bundles = await self._app.workers.run(lambda: list(existing(config.state, config.root)))
-        for bundle in bundles:
-            await self._adopt(bundle)
-
-    async def _adopt(self, bundle: Bundle) -> None:
-        binary, address = bundle.read("shim-binary-path"), bundle.read("address")
-        if not binary:
-            log.warning("bundle %s has no shim; removing it", bundle.path)
-            await self._app.workers.run(bundle.remove)
-            return
-        try:
-            client = await Client.connect(address.removeprefix("unix://"))
-            shim = Shim(bundle, binary, client, ShimLog(bundle))
-            request = shim_pb2.ConnectRequest(id=bundle.id)
-            shim.pid = (await shim.call("Connect", request, timeout=CLEANUP_TIMEOUT)).task_pid
-        except (CutawayError, OSError) as error:
-            log.warning("shim of %s/%s is gone (%s); cleaning up", bundle.namespace, bundle.id, error)
-            await self._died(bundle, binary, 0)
-            return
-        self._shims[bundle.namespace, bundle.id] = shim
-        self._watch(shim)
+            await self._end(shim, self._bury)
 
     async def stop(self) -> None:
-        """Let go of all shims; they and their tasks go on."""
+        """Let go of all shims; they and their tasks go on. What is just ending is waited for."""
+        if self._ending:
+            await asyncio.wait(self._ending.values(), timeout=CLEANUP_TIMEOUT)
         for shim in self._shims.values():
             shim.deleting = True
             shim.close()
@@ -242,13 +192,13 @@ class Manager:
         for watcher in tuple(self._watchers):
             watcher.cancel()
 
-    def _bundle(self, namespace: str, id: str) -> Bundle:
+    def bundle(self, namespace: str, id: str) -> Bundle:
         return Bundle(self._app.config.state, self._app.config.root, namespace, id)
 
 
 def creation(task: NewTask, bundle: Bundle) -> shim_pb2.CreateTaskRequest:
     """The shim's part of a creation."""
-    request = shim_pb2.CreateTaskRequest(
+    return shim_pb2.CreateTaskRequest(
         id=task.id,
         bundle=str(bundle.path),
         rootfs=task.rootfs,
@@ -256,10 +206,8 @@ def creation(task: NewTask, bundle: Bundle) -> shim_pb2.CreateTaskRequest:
         stdin=task.stdin,
         stdout=task.stdout,
         stderr=task.stderr,
+        options=task.options,
     )
-    if task.options.type_url:
-        request.options.CopyFrom(task.options)
-    return request
 
 
 async def finish(cleaning: Awaitable[object]) -> None:

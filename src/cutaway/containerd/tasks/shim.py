@@ -1,4 +1,4 @@
-"""A running shim: its calls, its log, and what happens when it ends."""
+"""A running shim: its calls and its log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 from google.protobuf.message import Message
 
 from cutaway.containerd.tasks.bundles import Bundle
-from cutaway.containerd.ttrpc.client import Client
+from cutaway.containerd.ttrpc.client import CLOSED, Client
+from cutaway.errors import NotFound, Unavailable, Unknown
 from cutaway.pb import shim_pb2
 from cutaway.pb.service import methods
 
@@ -26,8 +27,13 @@ class ShimLog:
 
     def __init__(self, bundle: Bundle) -> None:
         self._name = f"{bundle.namespace}/{bundle.id}"
-        # Also open for writing: otherwise every writer that goes leaves an endless end-of-file.
-        self._descriptor = os.open(bundle.log, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            # Also open for writing: otherwise every writer that goes leaves an endless end-of-file.
+            self._descriptor = os.open(bundle.log, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            log.warning("%s: no log of the shim: %s", self._name, error)
+            self._descriptor = -1
+            return
         asyncio.get_running_loop().add_reader(self._descriptor, self._read)
 
     def _read(self) -> None:
@@ -39,7 +45,9 @@ class ShimLog:
             log.info("%s: %s", self._name, line)
 
     def close(self) -> None:
+        """Show what has not been shown; idempotent."""
         if self._descriptor >= 0:
+            self._read()
             asyncio.get_running_loop().remove_reader(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = -1
@@ -48,7 +56,7 @@ class ShimLog:
 class Shim:
     """One task's shim, connected."""
 
-    def __init__(self, bundle: Bundle, binary: str, client: Client, shim_log: ShimLog | None) -> None:
+    def __init__(self, bundle: Bundle, binary: str, client: Client, shim_log: ShimLog) -> None:
         self.bundle = bundle
         self.binary = binary
         self.client = client
@@ -58,6 +66,15 @@ class Shim:
         """Set once its end is expected."""
         self._log = shim_log
 
+    @classmethod
+    async def connect(cls, bundle: Bundle, binary: str, address: str, shim_log: ShimLog) -> Shim:
+        """Raises `Unavailable`; the log is closed then."""
+        try:
+            return cls(bundle, binary, await Client.connect(address), shim_log)
+        except BaseException:
+            shim_log.close()
+            raise
+
     @property
     def id(self) -> str:
         return self.bundle.id
@@ -66,12 +83,33 @@ class Shim:
     def namespace(self) -> str:
         return self.bundle.namespace
 
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.namespace, self.id
+
     async def call(self, name: str, request: Message, *, timeout: float | None = None) -> Any:
-        """Call a method of the task service; raises what the shim answers with."""
-        return await self.client.call(METHODS[name], request, timeout=timeout)
+        """Call a method of the task service; raises what the shim answers with.
+
+        When the shim ends meanwhile that is `Unknown`, as containerd has it.
+        """
+        try:
+            return await self.client.call(METHODS[name], request, timeout=timeout)
+        except Unavailable as error:
+            if self.client.ended:
+                raise Unknown(f"{CLOSED}: unknown") from None
+            raise error
+
+    async def state(self, exec_id: str, *, timeout: float) -> shim_pb2.StateResponse:
+        """The state of the task or one of its execs. Raises `NotFound` without one, also if the shim ends."""
+        request = shim_pb2.StateRequest(id=self.id, exec_id=exec_id)
+        try:
+            state: shim_pb2.StateResponse = await self.call("State", request, timeout=timeout)
+        except Unknown as error:
+            if self.client.ended:
+                raise NotFound("not found") from None
+            raise error
+        return state
 
     def close(self) -> None:
         self.client.close()
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        self._log.close()

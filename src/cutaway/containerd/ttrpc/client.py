@@ -10,10 +10,12 @@ from google.protobuf.message import DecodeError, Message
 
 from cutaway.containerd.ttrpc import frames, status
 from cutaway.containerd.ttrpc.frames import Frame
-from cutaway.errors import CutawayError, DeadlineExceeded, Unavailable, Unknown
+from cutaway.errors import DeadlineExceeded, ResourceExhausted, Unavailable, Unknown
 from cutaway.pb import ttrpc_pb2
 from cutaway.pb.service import Method
 from cutaway.trace import context, spans
+
+CLOSED = "ttrpc: closed"
 
 
 class Client:
@@ -24,6 +26,8 @@ class Client:
         self._writer = writer
         self._stream = 1
         self._pending: dict[int, asyncio.Future[bytes]] = {}
+        self.ended = False
+        """Whether the peer or we ourselves have closed the connection."""
         self.closed: asyncio.Task[None] = asyncio.create_task(self._read())
 
     @classmethod
@@ -40,7 +44,8 @@ class Client:
         Raises the class the peer's status stands for, `DeadlineExceeded` after `timeout` seconds, and
         `Unavailable` when the connection ends before the answer.
         """
-        with spans.span(f"Task/{method.name}", kind=spans.CLIENT, **{"rpc.system": "ttrpc"}):
+        with spans.span(f"Task/{method.name}", kind=spans.CLIENT) as span:
+            span.set(**{"rpc.system": "ttrpc", "rpc.method": f"{method.service}/{method.name}"})
             answer = await self._exchange(method, request, timeout)
         message = method.response()
         try:
@@ -50,8 +55,8 @@ class Client:
         return message
 
     async def _exchange(self, method: Method, request: Message, timeout: float | None) -> bytes:
-        if self.closed.done():
-            raise Unavailable("ttrpc: closed")
+        if self.ended:
+            raise Unavailable(CLOSED)
         stream, self._stream = self._stream, self._stream + 2
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._pending[stream] = future
@@ -60,7 +65,9 @@ class Client:
             async with asyncio.timeout(timeout):
                 return await future
         except TimeoutError:
-            raise DeadlineExceeded(f"shim did not answer {method.name} within {timeout:g} s") from None
+            raise DeadlineExceeded(
+                f"shim did not answer {method.name} within {timeout:.3g} s: context deadline exceeded"
+            ) from None
         finally:
             self._pending.pop(stream, None)
 
@@ -68,16 +75,15 @@ class Client:
         try:
             while frame := await frames.read(self._reader):
                 if frame.kind == frames.RESPONSE and (future := self._pending.get(frame.stream)):
-                    _resolve(future, frame.payload)
-        except CutawayError:
-            pass  # too large a message: the connection cannot be used any more, as after its end
+                    _resolve(future, frame)
         finally:
-            self._writer.close()
+            self.close()
             for future in self._pending.values():
                 if not future.done():
-                    future.set_exception(Unavailable("ttrpc: closed"))
+                    future.set_exception(Unavailable(CLOSED))
 
     def close(self) -> None:
+        self.ended = True
         self._writer.close()
 
 
@@ -98,11 +104,14 @@ def _metadata() -> Mapping[str, str]:
     return {context.HEADER: current.traceparent} if current else {}
 
 
-def _resolve(future: asyncio.Future[bytes], payload: bytes) -> None:
+def _resolve(future: asyncio.Future[bytes], frame: Frame) -> None:
     if future.done():
         return
+    if frame.oversize:
+        future.set_exception(ResourceExhausted(frame.complaint))
+        return
     try:
-        response = ttrpc_pb2.Response.FromString(payload)
+        response = ttrpc_pb2.Response.FromString(frame.payload)
     except DecodeError:
         future.set_exception(Unknown("shim's answer cannot be read"))
         return

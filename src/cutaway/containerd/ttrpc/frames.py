@@ -14,11 +14,20 @@ MAX_PAYLOAD = 4 << 20
 REQUEST = 1
 RESPONSE = 2
 
+_CHUNK = 1 << 16
+
 
 class Frame(NamedTuple):
     stream: int
     kind: int
     payload: bytes
+    oversize: int = 0
+    """Of a received message that is too large and was skipped: its length. The payload is then empty."""
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with an oversized message, as ttrpc says it."""
+        return f"message length {self.oversize} exceed maximum message size of {MAX_PAYLOAD}"
 
 
 def pack(frame: Frame) -> bytes:
@@ -31,11 +40,20 @@ def pack(frame: Frame) -> bytes:
 
 
 async def read(reader: asyncio.StreamReader) -> Frame | None:
-    """The next message, None at the end. Raises `InvalidArgument` for one that is too large."""
+    """The next message, None at the end, even in the middle of one.
+
+    A message over 4 MiB costs the one call it belongs to, not the connection.
+    """
     try:
         length, stream, kind, _ = HEADER.unpack(await reader.readexactly(HEADER.size))
         if length > MAX_PAYLOAD:
-            raise InvalidArgument(f"peer announces {length} bytes; ttrpc's maximum is {MAX_PAYLOAD}")
+            await _skip(reader, length)
+            return Frame(stream, kind, b"", oversize=length)
         return Frame(stream, kind, await reader.readexactly(length))
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
+
+
+async def _skip(reader: asyncio.StreamReader, length: int) -> None:
+    while length:
+        length -= len(await reader.readexactly(min(length, _CHUNK)))

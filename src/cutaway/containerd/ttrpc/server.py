@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from cutaway.containerd.services.errors import as_expected
 from cutaway.containerd.ttrpc import frames, status
 from cutaway.containerd.ttrpc.frames import Frame
-from cutaway.errors import CutawayError, InvalidArgument, Unimplemented
+from cutaway.errors import CutawayError, InvalidArgument, ResourceExhausted, Unimplemented
 from cutaway.pb import status_pb2, ttrpc_pb2
 from cutaway.pb.service import Method
 
@@ -56,7 +56,7 @@ class Server:
         try:
             while frame := await frames.read(reader):
                 if frame.kind == frames.REQUEST:
-                    answer = await self._answer(frame.payload)
+                    answer = await self._answer(frame)
                     writer.write(frames.pack(Frame(frame.stream, frames.RESPONSE, answer)))
                     await writer.drain()
         except (CutawayError, ConnectionError) as error:
@@ -65,9 +65,11 @@ class Server:
             self._connections.discard(writer)
             writer.close()
 
-    async def _answer(self, payload: bytes) -> bytes:
+    async def _answer(self, frame: Frame) -> bytes:
         try:
-            return ttrpc_pb2.Response(payload=await self._call(payload)).SerializeToString()
+            if frame.oversize:
+                raise ResourceExhausted(frame.complaint)
+            return ttrpc_pb2.Response(payload=await self._call(frame.payload)).SerializeToString()
         except Exception as error:
             expected = as_expected(error)
             if expected is not error:

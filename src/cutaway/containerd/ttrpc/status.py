@@ -22,6 +22,19 @@ CODES: dict[type[errors.CutawayError], int] = {
     errors.Unauthenticated: 16,
 }
 
+# With these words containerd ends what a shim says. Clients look for them.
+ENDINGS: dict[type[errors.CutawayError], str] = {
+    errors.InvalidArgument: "invalid argument",
+    errors.AlreadyExists: "already exists",
+    errors.NotFound: "not found",
+    errors.Unavailable: "unavailable",
+    errors.FailedPrecondition: "failed precondition",
+    errors.Unimplemented: "not implemented",
+    errors.Cancelled: "context canceled",
+    errors.DeadlineExceeded: "context deadline exceeded",
+    errors.Unknown: "unknown",
+}
+
 _CLASSES = {code: kind for kind, code in CODES.items()}
 
 
@@ -30,5 +43,12 @@ def code_of(error: errors.CutawayError) -> int:
 
 
 def error_of(code: int, message: str) -> errors.CutawayError:
-    """The error a peer answered with; a code we do not know is `Unknown`."""
-    return _CLASSES.get(code, errors.Unknown)(message)
+    """The error a peer answered with, its text ending as containerd's would.
+
+    A code that we do not know is `Unknown`.
+    """
+    kind = _CLASSES.get(code, errors.Unknown)
+    ending = ENDINGS.get(kind)
+    if ending is None or message == ending or message.endswith(f": {ending}"):
+        return kind(message)
+    return kind(f"{message}: {ending}" if message else ending)
