@@ -62,9 +62,10 @@ def open_fifo(container: state.Container) -> None:
     """
     import select
 
-    fifo = os.open(container.fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    # Before the fifo: once that is open, init may be through its program and gone at any moment.
+    pidfd = processes.pidfd_open(container.record.pid)
     try:
-        pidfd = processes.pidfd_open(container.record.pid)
+        fifo = os.open(container.fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             poller = select.poll()
             poller.register(fifo, select.POLLIN)
@@ -76,7 +77,7 @@ def open_fifo(container: state.Container) -> None:
                 if pidfd in ready:
                     raise Aborted("cannot start a container that has stopped")
         finally:
-            os.close(pidfd)
+            os.close(fifo)
     finally:
-        os.close(fifo)
+        os.close(pidfd)
     os.unlink(container.fifo)
