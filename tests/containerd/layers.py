@@ -58,7 +58,7 @@ def base() -> bytes:
     tar.add("replaced/by-a-file", data=b"3").add("keep", data=b"4")
     tar.add("usr/bin/su", data=b"#!", mode=0o4755).add("usr/bin/wall", data=b"#!", mode=0o2755, owner=(0, 5))
     tar.add("usr/bin/ping", data=b"#!", mode=0o755, pax={"SCHILY.xattr.security.capability": CAPABILITY})
-    tar.add("usr/bin/ping6", tarfile.LNKTYPE, link="usr/bin/ping", mode=0o755)
+    tar.add("usr/bin/sudo", tarfile.LNKTYPE, link="usr/bin/su", mode=0o4755)
     tar.add("usr/bin/user", data=b"x", owner=(70000, 3_000_000_000), pax={"SCHILY.xattr.user.note": "hello"})
     tar.add("bin", tarfile.SYMTYPE, link="usr/bin", mode=0o777)
     tar.add("absolute", tarfile.SYMTYPE, link="/etc/passwd", mode=0o777, owner=(12, 13))

@@ -66,7 +66,7 @@ def apply(
     stream = Stream(fd, limits.check_bytes)
     tree = Tree(root, lowers)
     try:
-        applier = _Applier(tree, stream, whiteouts.Overlay() if overlay else whiteouts.Removing())
+        applier = _Applier(tree, stream, whiteouts.Overlay() if overlay else whiteouts.Removing(tree.root))
         count = 0
         for entry in entries(stream):
             count += 1
@@ -225,10 +225,13 @@ def _device(entry: Entry) -> tuple[int, int]:
 
 def _dress(folder: int, name: bytes, entry: Entry) -> None:
     """Give owner, attributes, mode and times to what is no new file."""
-    os.chown(name, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
+    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    # Not for nothing: it would take a hard-linked file's capabilities, which its first entry has set.
+    if (found.st_uid, found.st_gid) != (entry.uid, entry.gid):
+        os.chown(name, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
     if entry.xattrs:
         _set_xattrs(b"/proc/self/fd/%d/%b" % (folder, name), entry)
-    if not stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+    if not stat.S_ISLNK(found.st_mode):
         os.chmod(name, entry.mode, dir_fd=folder)
     os.utime(name, ns=_times(entry), dir_fd=folder, follow_symlinks=False)
 

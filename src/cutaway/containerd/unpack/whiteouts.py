@@ -10,6 +10,7 @@ filesystems/overlayfs.rst). Where a layer is unpacked over those below, things a
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import Protocol
@@ -79,10 +80,15 @@ class Overlay:
 
 
 class Removing:
-    """For a directory that holds the layers below as well."""
+    """For a directory that holds the layers below as well.
 
-    def __init__(self) -> None:
+    An opaque marker may come after what the same layer has put there, so all that is made is remembered,
+    and which directories lead to it.
+    """
+
+    def __init__(self, root: int) -> None:
         self._made: set[tuple[int, bytes]] = set()
+        self._leading: set[int] = {_inode(root)}
 
     def gone(self, folder: int, name: bytes, entry: Entry) -> None:
         if (_inode(folder), name) not in self._made:
@@ -91,22 +97,43 @@ class Removing:
     def opaque(self, folder: int) -> None:
         inode = _inode(folder)
         for name in map(os.fsencode, os.listdir(folder)):
-            if (inode, name) not in self._made:
-                trees.remove(name, dir_fd=folder)
+            inner = _enter(folder, name)
+            if inner is None:
+                if (inode, name) not in self._made:
+                    os.unlink(name, dir_fd=folder)
                 continue
             try:
-                inner = os.open(
-                    name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder
-                )
-            except OSError:
-                continue  # no directory
-            try:
-                self.opaque(inner)
+                if _inode(inner) in self._leading:
+                    self.opaque(inner)
+                elif (inode, name) not in self._made:
+                    trees.remove(name, dir_fd=folder)
             finally:
                 os.close(inner)
 
     def made(self, folder: int, name: bytes) -> None:
-        self._made.add((_inode(folder), name))
+        inode = _inode(folder)
+        self._made.add((inode, name))
+        if inode not in self._leading:
+            self._mark_way(folder)
+
+    def _mark_way(self, folder: int) -> None:
+        here = os.dup(folder)
+        while (inode := _inode(here)) not in self._leading:
+            self._leading.add(inode)
+            above = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here)
+            os.close(here)
+            here = above
+        os.close(here)
+
+
+def _enter(folder: int, name: bytes) -> int | None:
+    """Open a directory; None for what is none."""
+    try:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
+        return None
 
 
 def _inode(folder: int) -> int:
