@@ -12,7 +12,7 @@ got number`). `encode(value)` is its inverse; fields that are None are left out.
 
 Why not msgspec or dataclasses here: the cold runtime has 12 ms over the bare interpreter for
 everything; msgspec costs 20 ms to import, and every @dataclass about 0.4 ms of generated code.
-This module imports nothing and does its work per class on first use.
+This module imports next to nothing and does its work per class on first use.
 
 Field names: `snake_case` attributes are `camelCase` in JSON unless `field(name=...)` says otherwise.
 Unknown keys are ignored, as the OCI specs demand of readers. A JSON null means absent.
@@ -21,6 +21,7 @@ Unknown keys are ignored, as the OCI specs demand of readers. A JSON null means 
 import types
 
 from cutaway.errors import InvalidArgument
+from cutaway.oci import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -225,10 +226,8 @@ def encode(value: object) -> "Any":
 
 def loads(cls: "type[D]", text: bytes | str, what: str) -> "D":
     """Parse JSON text into a `cls`; `what` names the text in errors (a file name, "request body")."""
-    import json
-
     try:
-        obj = json.loads(text, parse_constant=_no_constant)
+        obj = jsontext.loads(text)
     except RecursionError:
         raise InvalidArgument(f"{what}: nested too deeply") from None
     except ValueError as error:
@@ -236,15 +235,9 @@ def loads(cls: "type[D]", text: bytes | str, what: str) -> "D":
     return decode(cls, obj, f"{what}:")
 
 
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
-
-
 def dumps(value: object) -> str:
     """The document as compact JSON text."""
-    import json
-
-    return json.dumps(encode(value), separators=(",", ":"), ensure_ascii=False)
+    return jsontext.dumps(encode(value))
 
 
 def plain(value: "Mapping[str, object]") -> "dict[str, object]":
