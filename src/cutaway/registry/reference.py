@@ -45,8 +45,11 @@ class Reference:
         """The name as people write it: `busybox`."""
         if self.domain != DEFAULT_DOMAIN:
             return self.name
-        path = self.path.removeprefix(OFFICIAL)
-        return self.path if "/" in path else path
+        short = self.path.removeprefix(OFFICIAL)
+        if "/" not in short:
+            return short
+        # Without its host, a path such as a.b/c would be read as one with the host a.b.
+        return self.name if _split_domain(self.path)[0] != DEFAULT_DOMAIN else self.path
 
     @property
     def familiar(self) -> str:
