@@ -167,7 +167,10 @@ def _end_with_stdin(ended: asyncio.Event) -> None:
             loop.remove_reader(0)
             ended.set()
 
-    loop.add_reader(0, readable)
+    try:
+        loop.add_reader(0, readable)
+    except OSError:  # epoll takes no regular files, and /dev/null is like one
+        raise errors.InvalidArgument("--until-stdin-closes: standard input is no pipe") from None
 
 
 if __name__ == "__main__":
