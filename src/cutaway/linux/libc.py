@@ -49,6 +49,7 @@ _COMMON = {
     "fsconfig": 431,
     "fsmount": 432,
     "pidfd_open": 434,
+    "clone3": 435,
     "close_range": 436,
     "openat2": 437,
     "mount_setattr": 442,

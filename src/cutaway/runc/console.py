@@ -5,8 +5,8 @@ name /dev/ptmx and whose SCM_RIGHTS holds the master (runc's docs/terminals.md).
 """
 
 import _socket
-import array
 import os
+import sys
 
 from cutaway.errors import Unavailable
 from cutaway.linux import libc
@@ -29,7 +29,7 @@ def send_master(fd: int, master: int) -> None:
     """Send a terminal's master over a connected console socket. Raises OSError."""
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, os.dup(fd))
     try:
-        rights = array.array("i", [master]).tobytes()
+        rights = master.to_bytes(4, sys.byteorder)
         connection.sendmsg([_NAME], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
     finally:
         connection.close()
@@ -40,5 +40,5 @@ def receive_master(connection: "_socket.socket") -> int:
     _, ancillary, _, _ = connection.recvmsg(len(_NAME), _socket.CMSG_SPACE(4))
     for level, kind, data in ancillary:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-            return array.array("i", data[:4])[0]
+            return int.from_bytes(data[:4], sys.byteorder)
     raise Unavailable("the container's process sent no terminal")

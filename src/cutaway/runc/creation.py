@@ -14,7 +14,7 @@ from cutaway.oci.runtime_spec import Hooks
 from cutaway.runc import config, console, state, validate
 from cutaway.runc.plan import build, mounts, privileges, step
 from cutaway.runc.plan.namespaces import NamespacePlan
-from cutaway.runc.process import channel, parent
+from cutaway.runc.process import channel, parent, starting
 from cutaway.runc.process.init import Init
 
 TYPE_CHECKING = False
@@ -127,6 +127,9 @@ def _steps(
     namespaces = NamespacePlan(spec.linux)
     manager = _cgroup(context, spec, container)
     around = _look_around(context, spec, container, manager)
+    paths = manager.paths()
+    cgroup2 = paths.pop("", None)
+    around.enter_cgroups.directories += paths.values()
     around.no_pivot = options.flag("no-pivot")
     around.new_keyring = not options.flag("no-new-keyring")
     plan = build.init_plan(spec, namespaces, around)
@@ -134,11 +137,11 @@ def _steps(
         step.prepare(steps)
     ours, theirs = channel.pair()
     init = Init(plan, making.process, theirs)
-    init.user_namespace = namespaces.is_new("user") and not namespaces.needs_bridge
     init.kept_fds = kept
     init.console_socket = console_socket
     init.trace = context.tracing
-    start_init = parent.StartInit(making, namespaces, init, ours)
+    entry = starting.Entry(around.enter_cgroups, cgroup2)
+    start_init = starting.StartInit(making, namespaces, init, ours, entry)
     start_init.prepare()
     reserve = parent.ReserveName(making, text, namespaces.host_root())
     hooks = spec.hooks or Hooks()
@@ -146,7 +149,7 @@ def _steps(
         reserve,
         parent.MakeCgroup(making, manager),
         start_init,
-        parent.Adopt(making, manager),
+        starting.Adopt(making, cgroup2),
         parent.LetInitRun(making, ours, "go", "mounted", manager),
         parent.LimitResources(making, manager),
         *_hook_steps(making, ("prestart", hooks.prestart), ("createRuntime", hooks.create_runtime)),

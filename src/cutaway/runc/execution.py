@@ -10,14 +10,13 @@ from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument
 from cutaway.linux import capabilities, processes
 from cutaway.oci.runtime_spec import Capabilities
 from cutaway.runc import config, console, creation, state, validate
-from cutaway.runc.plan import build, step, system
+from cutaway.runc.plan import build, cgroups, step, system
 from cutaway.runc.plan.namespaces import NamespacePlan
-from cutaway.runc.process import bridge, channel, limits, parent
+from cutaway.runc.process import bridge, channel, limits, parent, starting
 from cutaway.runc.process.init import Init
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cutaway.linux.cgroups.base import Manager
     from cutaway.oci.runtime_spec import Process, Spec
     from cutaway.runc.context import Context
     from cutaway.runc.options import Parsed
@@ -107,21 +106,26 @@ def _steps(
     if not container.alive():  # asked with the pidfd in hand
         raise FailedPrecondition("cannot exec in a stopped container")
     enter = bridge.JoinProcess(pidfd, container.record.pid)
+    paths = _cgroup_paths(container, options.many("cgroup"))
+    cgroup2 = paths.pop("", None)
+    entry = starting.Entry(cgroups.EnterCgroups(list(paths.values())), cgroup2)
     ours, theirs = channel.pair()
-    init = Init(_plan(context, making, options), process, theirs)
+    init = Init(_plan(context, making, options, entry.enter_v1), process, theirs)
     init.joined = True
     init.kept_fds = kept
     init.console_socket = console_socket
     init.trace = context.tracing
     return [
-        StartProcess(making, enter, init, ours),
-        AdoptProcess(making, _cgroup(container, options.many("cgroup"))),
+        StartProcess(making, enter, init, ours, entry),
+        AdoptProcess(making, cgroup2),
         parent.LetInitRun(making, ours, "go", "ready", None),
         WritePid(making, os.path.abspath(options.text("pid-file")) if options.text("pid-file") else ""),
     ]
 
 
-def _plan(context: "Context", making: "Making", options: "Parsed") -> build.InitPlan:
+def _plan(
+    context: "Context", making: "Making", options: "Parsed", enter_cgroups: cgroups.EnterCgroups
+) -> build.InitPlan:
     container, process, linux = making.container, making.process, making.spec.linux
     sets = capabilities.resolve(process.capabilities or _own_capabilities(making.spec, options))
     if sets.ignored:
@@ -130,7 +134,7 @@ def _plan(context: "Context", making: "Making", options: "Parsed") -> build.Init
         container.id, container.record.bundle, container.oci_state(state.RUNNING), sets
     )
     around.seccomp = creation.compiled_filter(linux.seccomp if linux else None)
-    before: list[step.Step] = [system.JoinKeyring(f"_ses.{container.id}")]
+    before: list[step.Step] = [enter_cgroups, system.JoinKeyring(f"_ses.{container.id}")]
     if process.terminal:
         size = process.console_size
         before.append(
@@ -148,13 +152,9 @@ def _own_capabilities(spec: "Spec", options: "Parsed") -> Capabilities | None:
     return spec.process.capabilities if spec.process and options.text("process") else None
 
 
-def _cgroup(container: "Container", wanted: list[str]) -> "Manager":
-    """The container's cgroup, or those below it that `--cgroup [controller:]path` names."""
-    if not wanted:
-        return container.cgroup()
-    from cutaway.linux import cgroups
-
-    paths = container.cgroup().paths()
+def _cgroup_paths(container: "Container", wanted: list[str]) -> dict[str, str]:
+    """The container's cgroups, or those below them that `--cgroup [controller:]path` names."""
+    paths = dict(container.record.cgroup_paths)
     for entry in wanted:
         controllers, colon, path = entry.rpartition(":")
         if not colon and len(wanted) > 1:
@@ -163,7 +163,7 @@ def _cgroup(container: "Container", wanted: list[str]) -> "Manager":
             if controller not in paths:
                 raise InvalidArgument(f"unknown controller {controller} in --cgroup {entry}")
             paths[controller] = _below(paths[controller], path)
-    return cgroups.from_paths(paths)
+    return paths
 
 
 def _below(cgroup: str, path: str) -> str:
@@ -175,13 +175,20 @@ def _below(cgroup: str, path: str) -> str:
     return full
 
 
-class StartProcess(parent.StartInit):
+class StartProcess(starting.StartInit):
     """Clone the process inside the container's namespaces."""
 
     __slots__ = ("join",)
 
-    def __init__(self, making: "Making", join: bridge.JoinProcess, init: Init, ours: channel.Channel) -> None:
-        super().__init__(making, NamespacePlan(None), init, ours)
+    def __init__(
+        self,
+        making: "Making",
+        join: bridge.JoinProcess,
+        init: Init,
+        ours: channel.Channel,
+        entry: starting.Entry,
+    ) -> None:
+        super().__init__(making, NamespacePlan(None), init, ours, entry)
         self.join = join
         if join.joins("user"):
             self.plan.joined["user"] = f"pid {making.container.record.pid}"
@@ -194,30 +201,30 @@ class StartProcess(parent.StartInit):
 
     def execute(self, here: step.Here) -> None:
         try:
-            self.making.pid = parent.through_bridge(self.plan, self.join, self.init, self.ours)
+            self.entry.open()
+            self.through_bridge(self.join)
         finally:
             self.init.end.close()
+            self.entry.close()
             os.close(self.join.pidfd)
             os.close(self.init.host_proc)
 
 
-class AdoptProcess(parent.Adopt):
-    """Put the process into the container's cgroup, and set what only the host's root may set."""
+class AdoptProcess(starting.Adopt):
+    """Set what only the host's root may set on the process."""
 
     __slots__ = ()
 
     def execute(self, here: step.Here) -> None:
-        assert self.manager is not None
         try:
-            self.manager.add(self.making.pid)
+            self.enter_v2()
         except CutawayError:
-            # v2: a cgroup with controllers for those below it takes no processes itself (EBUSY); the
+            # A v2 cgroup with controllers for those below it takes no processes itself (EBUSY): the
             # container's init has moved further down then.
-            if self.manager.version != 2:
-                raise
-            from cutaway.linux import cgroups
+            from cutaway.linux.cgroups import detect, files
 
-            cgroups.from_pid(self.making.container.record.pid).add(self.making.pid)
+            own = detect.own_cgroups(self.making.container.record.pid)[""]
+            files.write_pid(detect.below(detect.layout(), "", own), self.making.pid)
         limits.set_limits(self.making.pid, self.making.process)
 
 

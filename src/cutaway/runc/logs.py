@@ -58,9 +58,9 @@ class Log:
     def _write(self, level: str, message: str) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if self._format == JSON:
-            import json
+            from cutaway.oci import jsontext
 
-            line = json.dumps({"level": level, "msg": message, "time": now}, separators=(",", ":"))
+            line = jsontext.dumps({"level": level, "msg": message, "time": now})
         else:
             line = f'time="{now}" level={level} msg={quote(message)}'
         _write_all(self._fd, line + "\n")

@@ -4,6 +4,7 @@ import sys
 
 from cutaway.errors import FailedPrecondition, InvalidArgument
 from cutaway.linux import processes
+from cutaway.oci import jsontext
 from cutaway.runc import state
 
 TYPE_CHECKING = False
@@ -33,12 +34,10 @@ def _stats(container: "Container") -> None:
 
 
 def _emit(container: "Container", kind: str, data: "dict[str, object] | None" = None) -> None:
-    import json
-
     event: dict[str, object] = {"type": kind, "id": container.id}
     if data is not None:
         event["data"] = data
-    sys.stdout.write(json.dumps(event, separators=(",", ":")) + "\n")
+    sys.stdout.write(jsontext.dumps(event) + "\n")
     sys.stdout.flush()
 
 

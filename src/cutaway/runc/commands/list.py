@@ -3,6 +3,7 @@
 import sys
 
 from cutaway.errors import InvalidArgument, NotFound
+from cutaway.oci import jsontext
 from cutaway.runc import listing, state
 
 TYPE_CHECKING = False
@@ -16,8 +17,6 @@ _LEAST, _GAP = 12, 3  # widths of runc's table
 
 def run(context: "Context", parsed: "Parsed") -> int:
     """Print the containers; 0."""
-    import json
-
     form = parsed.text("format", "table")
     entries = _entries(context)
     if parsed.flag("quiet"):
@@ -25,7 +24,7 @@ def run(context: "Context", parsed: "Parsed") -> int:
     elif form == "table":
         text = table([_TITLES, *(_row(entry) for entry in entries)])
     elif form == "json":
-        text = json.dumps(entries or None, separators=(",", ":"), ensure_ascii=False) + "\n"
+        text = jsontext.dumps(entries or None) + "\n"
     else:
         raise InvalidArgument("invalid format option")
     sys.stdout.write(text)

@@ -7,7 +7,7 @@ after    inside the container's root, up to the exec: nothing can be imported th
 import os
 
 from cutaway.errors import InvalidArgument
-from cutaway.runc.plan import mount_options, mounts, privileges, system, tree
+from cutaway.runc.plan import cgroups, mount_options, mounts, privileges, system, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Surroundings:
         self.sets = sets
         self.no_pivot = False
         self.new_keyring = True
+        self.enter_cgroups = cgroups.EnterCgroups([])
         self.cgroup_views: list[mounts.CgroupView] = []  # v1
         self.cgroup2: str | None = None  # v2: what to bind where mounting is refused
         self.seccomp: tuple[bytes, int] | None = None
@@ -40,7 +41,7 @@ class Surroundings:
 class InitPlan:
     """The steps of a container's init."""
 
-    __slots__ = ("after", "before", "may_set_groups", "start_hooks")
+    __slots__ = ("after", "before", "start_hooks")
 
     def __init__(
         self,
@@ -52,7 +53,6 @@ class InitPlan:
         self.before = before
         self.after = after
         self.start_hooks = start_hooks
-        self.may_set_groups = may_set_groups
 
 
 def init_plan(spec: "Spec", namespaces: "NamespacePlan", around: Surroundings) -> InitPlan:
@@ -67,15 +67,15 @@ def init_plan(spec: "Spec", namespaces: "NamespacePlan", around: Surroundings) -
         *_finish_steps(spec, around),
     ]
     after = process_steps(spec.process, around, namespaces)
-    return InitPlan(before, after, _hooks(spec, "startContainer", around), namespaces.may_set_groups)
+    return InitPlan(before, after, _hooks(spec, "startContainer", around))
 
 
 def _namespace_steps(spec: "Spec", namespaces: "NamespacePlan", around: Surroundings) -> "list[Step]":
-    steps: list[Step] = []
+    steps: list[Step] = [around.enter_cgroups]
     if around.new_keyring:
         steps.append(system.JoinKeyring(f"_ses.{around.container_id}"))
     if namespaces.is_new("cgroup"):
-        steps.append(system.UnshareCgroup())
+        steps.append(cgroups.UnshareCgroup())
     if namespaces.is_new("network"):
         steps.append(system.LoopbackUp())
     if spec.hostname:

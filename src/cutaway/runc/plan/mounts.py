@@ -128,11 +128,23 @@ class MountFilesystem(_Mount):
         return f"mount -t {self.kind}{data} {self.source} $ROOT{self.destination}"
 
     def execute(self, here: Here) -> None:
+        mode = self._present_mode(here) if self.kind == "tmpfs" else None
         target = self._target(here)
         try:
-            self._mount_on(target)
+            self._mount_on(target, mode)
         finally:
             os.close(target)
+
+    def _present_mode(self, here: Here) -> int | None:
+        """The mode of the directory to be covered, if it is there already: a tmpfs takes it over."""
+        try:
+            present = paths.open_in_root(here.root, self.destination)
+        except OSError:
+            return None
+        try:
+            return stat.S_IMODE(os.fstat(present).st_mode)
+        finally:
+            os.close(present)
 
     def _target(self, here: Here) -> int:
         if self.kind in ("proc", "sysfs"):
@@ -145,12 +157,12 @@ class MountFilesystem(_Mount):
             raise
         return target
 
-    def _mount_on(self, target: int) -> None:
+    def _mount_on(self, target: int, mode: int | None) -> None:
         flags, data = self.options.flags, list(self.options.data)
         if self._filled_later():
             flags &= ~mounts.MS_RDONLY  # RemountReadonly follows
-        if self.kind == "tmpfs" and not any(option.startswith("mode=") for option in data):
-            data.append(f"mode={stat.S_IMODE(os.fstat(target).st_mode):o}")
+        if mode is not None and not any(option.startswith("mode=") for option in data):
+            data.append(f"mode={mode:o}")
         tree = mounts.filesystem(self.kind, self.source, flags, data, shown=self.destination)
         try:
             if self.options.copy_up:

@@ -6,10 +6,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cutaway.oci.runtime_spec import IdMapping, Linux
 
-# clone(2) can make these along with the process. Not here: `time`, whose bit is taken by the exit
-# signal, and `cgroup`, whose root must be the cgroup that the process is moved to afterwards.
-_BY_CLONE = ("user", "ipc", "uts", "network", "pid", "mount")
-# In what order to join: a user namespace last but two tries, since its caps replace ours.
+# clone(2) can make these along with the process. Not here: `user`, which must be there before, so that
+# the others belong to it; `time`, whose bit is taken by the exit signal; and `cgroup`, whose root must be
+# the cgroup that the process is moved to afterwards.
+_BY_CLONE = ("ipc", "uts", "network", "pid", "mount")
+# In what order to join those besides the user namespace; the mount namespace last, as paths end with it.
 JOIN_ORDER = ("ipc", "uts", "network", "pid", "cgroup", "time", "mount")
 
 
@@ -45,8 +46,11 @@ class NamespacePlan:
 
     @property
     def needs_bridge(self) -> bool:
-        """Whether a process in between must join or prepare something before init can be made."""
-        return bool(self.joined) or "time" in self.new
+        """Whether a process in between must join or prepare something before init can be made.
+
+        Also for a new user namespace: the others belong to its root only if whoever makes them is that.
+        """
+        return bool(self.joined) or "time" in self.new or "user" in self.new
 
     def host_root(self) -> tuple[int, int]:
         """The host's uid and gid that are 0 in the container."""

@@ -294,24 +294,6 @@ class AskParent(Step):
         here.ask_parent(self.question)
 
 
-class UnshareCgroup(Step):
-    """Make the cgroup that the process is in now the root of what it sees."""
-
-    __slots__ = ()
-    group = "namespaces"
-
-    def describe(self) -> str:
-        return "unshare the cgroup namespace"
-
-    def command(self) -> str:
-        return "unshare --cgroup"
-
-    def execute(self, here: Here) -> None:
-        from cutaway.linux import namespaces
-
-        namespaces.unshare(namespaces.flag("cgroup"))
-
-
 class RunHooks(Step):
     """Run the hooks that run inside the container's namespaces."""
 

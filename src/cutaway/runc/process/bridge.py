@@ -21,32 +21,22 @@ if TYPE_CHECKING:
     from cutaway.runc.plan.namespaces import NamespacePlan
     from cutaway.runc.process.channel import Channel
     from cutaway.runc.process.init import Init
+    from cutaway.runc.process.starting import Entry
 
 
-def main(plan: "NamespacePlan", enter: "Callable[[], None]", init: "Init") -> "NoReturn":
+def main(plan: "NamespacePlan", enter: "Callable[[], None]", init: "Init", entry: "Entry") -> "NoReturn":
     """Join namespaces by `enter`, make what must be there first, clone init, report its pid."""
     end = init.end
     try:
         seal()
         processes.set_name("runc:[1:CHILD]")
         enter()
-        rest = plan.clone_flags
-        if plan.is_new("user"):
-            namespaces.unshare(namespaces.flag("user"))
-            rest &= ~namespaces.flag("user")
-            end.say("map", pid=os.getpid())
-            end.hear("mapped")
-        if plan.has("user"):
-            os.setresgid(0, 0, 0)
-            os.setresuid(0, 0, 0)
-        if plan.is_new("time"):
-            namespaces.unshare(namespaces.flag("time"))
-            if plan.time_offsets:
-                namespaces.write_time_offsets(plan.time_offsets)
-        pid = namespaces.clone(rest | namespaces.CLONE_PARENT)
+        _unshare(plan, end)
+        processes.set_dumpable(False)
+        pid, in_cgroup = entry.clone(plan.clone_flags | namespaces.CLONE_PARENT)
         if pid == 0:
             init.main()
-        end.say("pid", pid=pid)
+        end.say("pid", pid=pid, in_cgroup=in_cgroup)
     except CutawayError as error:
         _give_up(end, error)
     except OSError as error:
@@ -54,6 +44,21 @@ def main(plan: "NamespacePlan", enter: "Callable[[], None]", init: "Init") -> "N
     except BaseException as error:  # noqa: BLE001  # a bug: said in one line, as nothing else can be done here
         _give_up(end, Unknown(f"internal error: {type(error).__name__}: {error}"))
     os._exit(0)
+
+
+def _unshare(plan: "NamespacePlan", end: "Channel") -> None:
+    """What must be there before init: a user namespace, with us as its root, and a time namespace."""
+    if plan.is_new("user"):
+        namespaces.unshare(namespaces.flag("user"))
+        end.say("map", pid=os.getpid())
+        end.hear("mapped")
+    if plan.is_new("time"):
+        namespaces.unshare(namespaces.flag("time"))
+        if plan.time_offsets:  # before the ids change: /proc/self belongs to the old ones afterwards
+            namespaces.write_time_offsets(plan.time_offsets)
+    if plan.has("user"):
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
 
 
 def _give_up(end: "Channel", error: CutawayError) -> "NoReturn":

@@ -25,9 +25,9 @@ one of the words above.
 """
 
 import _socket
-import json
 
 from cutaway.errors import Aborted, CutawayError, all_classes
+from cutaway.oci import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Channel:
     def say(self, word: str, **values: object) -> None:
         """Send a message. Raises `Gone` when nobody is there to read it."""
         try:
-            self._socket.send(json.dumps({"say": word, **values}).encode(), _socket.MSG_NOSIGNAL)
+            self._socket.send(jsontext.dumps({"say": word, **values}).encode(), _socket.MSG_NOSIGNAL)
         except OSError:
             raise Gone("the other process is gone") from None
 
@@ -88,7 +88,7 @@ class Channel:
             data = b""
         if not data:
             raise Gone("the other process ended without a word")
-        values = json.loads(data)
+        values = jsontext.loads(data)
         word = values.pop("say")
         if word not in expected and word != "error":
             raise Aborted(f"expected {' or '.join(expected)} from the other process, got {word}")

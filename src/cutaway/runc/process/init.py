@@ -36,7 +36,6 @@ class Init:
         self.process = process
         self.end = end
         self.name = "runc:[2:INIT]"
-        self.user_namespace = False
         self.kept_fds = 0  # descriptors after stderr that the program gets
         self.fifo = -1  # O_PATH
         self.host_proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -51,8 +50,6 @@ class Init:
         try:
             here = self._settle()
             self.end.hear("go")
-            if self.user_namespace:
-                _become_root(self.plan.may_set_groups)
             timings: list[Timing] | None = [] if self.trace else None
             run(self.plan.before, here, timings)
             stage = AFTER
@@ -92,6 +89,9 @@ class Init:
 
     def _settle(self) -> Here:
         seal()
+        # Until the exec nobody in the container may look into this process, which still holds descriptors
+        # of the host (CVE-2016-9962) and whose /proc/PID/exe is the host's interpreter (CVE-2019-5736).
+        processes.set_dumpable(False)
         processes.set_name(self.name)
         for signal in _ENDING:
             _signal.signal(signal, _end)
@@ -138,14 +138,6 @@ class Init:
 def _end(number: int, _frame: object) -> None:
     """A signal that ends: the first process of a pid namespace would be spared it by default."""
     os._exit(128 + number)
-
-
-def _become_root(may_set_groups: bool) -> None:
-    """In a user namespace the process has every capability but nobody's ids until it takes root's."""
-    if may_set_groups:
-        os.setgroups([])
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
 
 
 def _wait_for_start(host_fds: int, fifo: int) -> None:

@@ -8,24 +8,18 @@ runtime that is killed itself leaves nothing that `delete --force` does not find
 
 import os
 
-from cutaway.errors import CutawayError, FailedPrecondition
-from cutaway.linux import libc, namespaces, processes
+from cutaway.errors import CutawayError
+from cutaway.linux import libc
 from cutaway.oci.runtime_spec import Hook
 from cutaway.runc import state
 from cutaway.runc.plan.step import Here, Step, Timing, run
-from cutaway.runc.process import autopsy, bridge, channel, limits
+from cutaway.runc.process import autopsy, channel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from cutaway.linux.cgroups.base import Manager
     from cutaway.oci.runtime_spec import Process, Spec
-    from cutaway.runc.plan.namespaces import NamespacePlan
-    from cutaway.runc.process.init import Init
     from cutaway.runc.state import Container
-
-_SIGKILL = 9
 
 
 class Making:
@@ -37,6 +31,7 @@ class Making:
         self.process = process
         self.lock = state.Lock(container.directory)
         self.pid = 0
+        self.in_cgroup = True  # v2: or else it must be moved there
         self.warnings: list[str] = []
         self.timings: list[Timing] = []  # of init
 
@@ -66,7 +61,9 @@ def _undo(step: Step) -> str:
     return ""
 
 
-class _ParentStep(Step):
+class ParentStep(Step):
+    """A step of the parent: it knows what is being made, and how to take back what it did."""
+
     __slots__ = ("making",)
     group = "parent"
 
@@ -77,7 +74,7 @@ class _ParentStep(Step):
         return reason
 
 
-class ReserveName(_ParentStep):
+class ReserveName(ParentStep):
     """Take the container's name, and write down what is needed to clean up after us."""
 
     __slots__ = ("config", "made", "owner")
@@ -112,7 +109,7 @@ class ReserveName(_ParentStep):
             state.remove(self.making.container.root, self.making.container.id)
 
 
-class MakeCgroup(_ParentStep):
+class MakeCgroup(ParentStep):
     __slots__ = ("made", "manager")
     group = "cgroup"
 
@@ -141,135 +138,7 @@ class MakeCgroup(_ParentStep):
         return {"paths": " ".join(self.manager.paths().values())}
 
 
-class StartInit(_ParentStep):
-    """Clone the container's init into its namespaces, through a bridge where one clone cannot do it."""
-
-    __slots__ = ("enter", "init", "ours", "plan")
-    group = "namespaces"
-
-    def __init__(self, making: Making, plan: "NamespacePlan", init: "Init", ours: channel.Channel) -> None:
-        super().__init__(making)
-        self.plan = plan
-        self.init = init
-        self.ours = ours
-        self.enter = bridge.JoinByPath(plan.joined)
-
-    def describe(self) -> str:
-        return f"start init with {self.plan.describe()}"
-
-    def command(self) -> str:
-        new = " ".join(f"--{kind}" for kind in self.plan.new)
-        return f"unshare --fork {new} ..."
-
-    def prepare(self) -> None:
-        self.enter.open()
-
-    def execute(self, here: Here) -> None:
-        self.init.fifo = os.open(self.making.container.fifo, os.O_PATH | os.O_CLOEXEC)
-        try:
-            if self.plan.needs_bridge:
-                self.making.pid = through_bridge(self.plan, self.enter, self.init, self.ours)
-            else:
-                self._directly()
-        finally:
-            self.init.end.close()
-            self.enter.close()
-            os.close(self.init.fifo)
-            os.close(self.init.host_proc)
-
-    def _directly(self) -> None:
-        pid = namespaces.clone(self.plan.clone_flags)
-        if pid == 0:
-            self.ours.close()
-            self.init.main()
-        self.making.pid = pid
-        if self.plan.is_new("user"):
-            _write_maps(self.plan, pid)
-
-    def undo(self) -> None:
-        if self.making.pid:
-            kill(self.making.pid)
-
-    def values(self) -> dict[str, str | int | float | bool]:
-        kinds = [*self.plan.new, *self.plan.joined]
-        found = {f"ns.{kind}": namespaces.inode(kind, self.making.pid) for kind in kinds}
-        return {"pid": self.making.pid, **{key: inode for key, inode in found.items() if inode}}
-
-
-def through_bridge(
-    plan: "NamespacePlan", enter: "Callable[[], None]", init: "Init", ours: channel.Channel
-) -> int:
-    """Have a process in between join namespaces and clone init; init's pid. Raises what it reports."""
-    bridge_pid = namespaces.clone(0)
-    if bridge_pid == 0:
-        ours.close()
-        bridge.main(plan, enter, init)
-    init.end.close()
-    try:
-        message = _hear(ours, "map", "pid")
-        if message.word == "map":
-            _write_maps(plan, bridge_pid)
-            ours.say("mapped")
-            message = _hear(ours, "pid")
-        return int(message.values["pid"])
-    except BaseException:
-        os.kill(bridge_pid, _SIGKILL)
-        raise
-    finally:
-        os.waitpid(bridge_pid, 0)
-
-
-def _hear(ours: channel.Channel, *words: str) -> channel.Message:
-    message = ours.hear(*words)
-    if message.word == "error":
-        raise channel.error_of(message)
-    return message
-
-
-def _write_maps(plan: "NamespacePlan", pid: int) -> None:
-    namespaces.write_id_map(pid, "uid", plan.uid_map)
-    namespaces.write_id_map(pid, "gid", plan.gid_map)
-
-
-def kill(pid: int) -> None:
-    """Kill and reap a child of ours; one that is gone already is no error."""
-    try:
-        os.kill(pid, _SIGKILL)
-        os.waitpid(pid, 0)
-    except (ProcessLookupError, ChildProcessError):
-        return
-
-
-class Adopt(_ParentStep):
-    """Put the process into its cgroup, set what only the host's root may set, and write its pid down."""
-
-    __slots__ = ("manager",)
-    group = "cgroup"
-
-    def __init__(self, making: Making, manager: "Manager | None") -> None:
-        super().__init__(making)
-        self.manager = manager
-
-    def describe(self) -> str:
-        return f"put process {self.making.pid or 'init'} into its cgroup"
-
-    def command(self) -> str:
-        paths = self.manager.paths().values() if self.manager else ()
-        return "; ".join(f"echo {self.making.pid} > {path}/cgroup.procs" for path in paths)
-
-    def execute(self, here: Here) -> None:
-        pid, record = self.making.pid, self.making.container.record
-        if self.manager is not None:
-            self.manager.add(pid)
-        limits.set_limits(pid, self.making.process)
-        found = processes.status(pid)
-        if found is None:
-            raise FailedPrecondition(f"process {pid} ended before it was set up")
-        record.pid, record.start_time = pid, found[1]
-        self.making.container.save()
-
-
-class LetInitRun(_ParentStep):
+class LetInitRun(ParentStep):
     """Let init go on, and wait for it to come to a point."""
 
     __slots__ = ("manager", "ours", "until", "word")
@@ -331,7 +200,7 @@ class LetInitRun(_ParentStep):
         return error
 
 
-class LimitResources(_ParentStep):
+class LimitResources(ParentStep):
     """Write the limits, when init has mounted and made its devices."""
 
     __slots__ = ("manager",)
@@ -355,7 +224,7 @@ class LimitResources(_ParentStep):
         self.manager.apply(linux.resources if linux else None)
 
 
-class RunHooks(_ParentStep):
+class RunHooks(ParentStep):
     """Run hooks in the runtime's own namespaces."""
 
     __slots__ = ("hooks", "name")
@@ -381,7 +250,7 @@ class RunHooks(_ParentStep):
         hooks.run(self.name, self.hooks, self.making.container.oci_state(state.CREATING))
 
 
-class SaveReady(_ParentStep):
+class SaveReady(ParentStep):
     """From now on the container is "created": write the pid file, then say so in the state."""
 
     __slots__ = ("pid_file", "written")
