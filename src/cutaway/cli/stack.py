@@ -112,7 +112,7 @@ class Daemon:
         """Ours, with the collector and with our programs' folder last on PATH."""
         folder = os.path.dirname(find_program(self.name))
         path = os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        endpoint = os.environ.get(otlp.ENDPOINT) or f"unix://{self.stack.engine_socket}"
+        endpoint = os.environ.get(otlp.ENDPOINT) or f"unix://{self.stack.exec_root}/otlp.sock"
         return {**os.environ, "PATH": f"{path}:{folder}", otlp.ENDPOINT: endpoint}
 
     def _wait(self, process: "subprocess.Popen[bytes]", answers: "Callable[[], bool]") -> None:
