@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import logging
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cutaway.containerd.bus import Bus
 from cutaway.containerd.config import Config
@@ -16,16 +14,18 @@ from cutaway.containerd.gc import Collector
 from cutaway.containerd.metadata.database import Database, server_uuid
 from cutaway.containerd.snapshots.store import SnapshotStore
 from cutaway.containerd.snapshots.store import repair as repair_snapshots
+from cutaway.containerd.tasks import create as create_tasks
 from cutaway.containerd.workers import Workers
 
 if TYPE_CHECKING:
     from cutaway.containerd.server import Service
+    from cutaway.containerd.zygote import Zygote
 
 log = logging.getLogger("containerd")
 
 
 class Part(Protocol):
-    """A part of the daemon with a life of its own: `cutaway.containerd.tasks.create(app)` returns one."""
+    """A part of the daemon with a life of its own."""
 
     def services(self) -> list[Service]: ...
 
@@ -39,11 +39,8 @@ class Part(Protocol):
 class App:
     """Shared things, which belong to the event loop's thread unless their own text says otherwise."""
 
-    def __init__(self, config: Config, zygote: Any = None) -> None:
-        """Open what is on disk and repair what a crash has left. Raises `FailedPrecondition`.
-
-        `zygote` is what `cutaway.containerd.zygote.start()` returned, or None without one.
-        """
+    def __init__(self, config: Config, zygote: Zygote | None = None) -> None:
+        """Open what is on disk and repair what a crash has left. Raises `FailedPrecondition`."""
         self.config = config
         self.zygote = zygote
         self.bus = Bus()
@@ -56,7 +53,7 @@ class App:
         self.snapshots = SnapshotStore(config.snapshots_root, self.db, self.workers)
         repair_snapshots(config.snapshots_root, self.db)
         self.gc = Collector(self.db, self.content, self.snapshots)
-        self.tasks = _tasks(self)
+        self.tasks: Part = create_tasks(self)
 
     def services(self) -> list[Service]:
         """All gRPC services."""
@@ -83,26 +80,15 @@ class App:
             Snapshots(self),
             Diff(self),
         ]
-        return own + (self.tasks.services() if self.tasks else [])
+        return own + self.tasks.services()
 
     async def start(self) -> None:
         """What has to run before the first call is served."""
-        if self.tasks:
-            await self.tasks.start()
+        await self.tasks.start()
 
     async def stop(self) -> None:
         """After the last call: end what runs and close what is open."""
         self.bus.close()
-        if self.tasks:
-            await self.tasks.stop()
+        await self.tasks.stop()
         self.workers.close()
         self.db.close()
-
-
-def _tasks(app: App) -> Part | None:
-    name = "cutaway.containerd.tasks"
-    if importlib.util.find_spec(name) is None:
-        return None
-    create = getattr(importlib.import_module(name), "create", None)
-    part: Part | None = create(app) if create else None
-    return part

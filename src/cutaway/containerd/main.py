@@ -6,13 +6,11 @@ threads is not safe, and what the zygote does not need should not be in its memo
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import logging
 import os
 import sys
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING
 
 from cutaway.containerd import config as settings
 from cutaway.containerd.locks import RootLock, clear_socket
@@ -22,6 +20,7 @@ from cutaway.trace import otlp, spans
 if TYPE_CHECKING:
     from cutaway.containerd.app import App
     from cutaway.containerd.config import Config
+    from cutaway.containerd.zygote import Zygote
 
 log = logging.getLogger("containerd")
 
@@ -85,14 +84,11 @@ def serve(config: Config, held: ExitStack) -> None:
         sink.flush()
 
 
-def start_zygote(held: ExitStack) -> Any:
-    """The process that forks shims, closed with the daemon; None where there is none."""
-    name = "cutaway.containerd.zygote"
-    if importlib.util.find_spec(name) is None:
-        return None
-    zygote = importlib.import_module(name).start()
-    held.callback(zygote.close)
-    return zygote
+def start_zygote(held: ExitStack) -> Zygote:
+    """The process that forks shims; it ends with the daemon."""
+    from cutaway.containerd import zygote
+
+    return held.enter_context(closing(zygote.start()))
 
 
 async def run(app: App) -> None:
