@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_VERSION = (1, 50)
 OLDEST_VERSION = (1, 24)
+POST_SECONDS = 0.5
+PING = "/_ping"
 STREAM = {"Content-Type": "text/plain"}
 
 
@@ -95,16 +97,21 @@ class Client:
             raise Unknown(f"unable to upgrade to tcp, received {response.status}")
         return response.connection
 
-    def post_spans(self, request: object, *, wait: bool) -> None:
-        """Hand OTLP/JSON to the engine; a refusal is no matter: a trace is never worth a failed run."""
+    def post_spans(self, request: object) -> None:
+        """Hand OTLP/JSON to the engine; a refusal is no matter: a trace is never worth a failed run.
+
+        The answer is waited for, if not long: an HTTP server may drop what it was sent by somebody
+        who has hung up already.
+        """
         try:
             connection = self._idle.pop() if self._idle else self._connect()
-            connection.send(_head("POST", "/v1/traces", request, {"Connection": "close"}))
-            if wait:
-                Response(connection, "POST").read_all()
-            else:
-                connection.half_close()
-        except CutawayError:
+            connection.sock.settimeout(POST_SECONDS)
+            connection.send(_head("POST", "/v1/traces", request, {}))
+            response = Response(connection, "POST")
+            response.read_all()
+            connection.sock.settimeout(None)
+            self._keep(response)
+        except (CutawayError, TimeoutError):
             return
 
     def get_plain(self, path: str) -> "Any":
@@ -122,7 +129,7 @@ class Client:
 
     def ping(self) -> bool:
         """Whether the daemon answers a ping well. Raises `NoDaemon` when there is none."""
-        response = self._exchange("HEAD", "/_ping", None, {})
+        response = self._exchange("HEAD", PING, None, {})
         self._keep(response)
         return response.status == 200
 
@@ -134,7 +141,7 @@ class Client:
     def _negotiate(self) -> None:
         if self.version:
             return
-        response = self._exchange("HEAD", "/_ping", None, {})
+        response = self._exchange("HEAD", PING, None, {})
         self.server = response.headers.get("server", "")
         theirs = _version(response.headers.get("api-version", "")) or OLDEST_VERSION
         self.version = ".".join(map(str, min(theirs, _wanted_version())))
@@ -195,7 +202,7 @@ def _head(method: str, target: str, body: object, extra: "dict[str, str]") -> by
     if method == "POST":
         headers["Content-Length"] = str(len(payload))
     current = spans.current()
-    if current is not None and spans.enabled():
+    if current is not None and spans.enabled() and target != PING:
         headers[context.HEADER] = current.traceparent
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode() + payload

@@ -33,12 +33,12 @@ class Recording:
     def trace_id(self) -> str:
         return self.root.context.trace_id
 
-    def deliver(self, *, wait: bool) -> None:
-        """Hand the spans on; with `wait`, until the engine has them."""
-        if self._buffer.endpoint:
+    def deliver(self) -> None:
+        """Hand the spans on."""
+        if self._buffer.endpoint not in ("", f"unix://{self.client.socket_path}"):
             self._buffer.flush()
         elif self.client.is_cutaway:
-            self.client.post_spans(otlp.encode(self._buffer.batch), wait=wait)
+            self.client.post_spans(otlp.encode(self._buffer.batch))
 
     def show(self) -> None:
         """Print the waterfall of everything recorded, on stderr."""

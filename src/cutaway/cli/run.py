@@ -31,7 +31,7 @@ def run_run(invocation: Invocation, values: "Values", arguments: list[str]) -> i
             root.set(**{"process.exit_code": code})
             return code
     finally:
-        recording.deliver(wait=values.on("trace"))
+        recording.deliver()
         if values.on("trace"):
             recording.show()
 
