@@ -5,7 +5,8 @@ forked child gets is what an exec would give it: the same arguments, environment
 streams. So this is an accelerator and nothing else; without it the shim is executed.
 
     request   {"id": 1, "argv": [...], "env": {...}, "cwd": "..."} and three descriptors (SCM_RIGHTS)
-    replies   {"id": 1, "pid": 4711} once forked, {"id": 1, "exit": 0} once it has ended
+    replies   {"id": 1, "pid": 4711} once forked, {"id": 1, "exit": 0} once it has ended,
+              {"id": 1, "error": "..."} for a request that it will not fork for
 
 A zygote that dies takes the answers to what it was asked with it. Such a request fails and is not repeated
 in any form: the shim may be running. The next one goes to a new zygote, and if zygotes do not live, to exec.
@@ -43,7 +44,7 @@ class Zygote:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: dict[int, asyncio.Future[int]] = {}
+        self._waiting: dict[int, asyncio.Future[int | None]] = {}
         self._number = 0
         self._begun = 0.0
         self._closing = False
@@ -70,8 +71,8 @@ class Zygote:
     ) -> int | None:
         """Fork, run the shim's command to its end and return its exit code.
 
-        None when the zygote could not be asked (gone, or too busy to take another request): nothing has
-        run. Raises `Unavailable` when it has died since; the command may then have run or not.
+        None when the zygote could not be asked (gone, or too busy to take another request) or has refused:
+        nothing has run. Raises `Unavailable` when it has died since; the command may then have run or not.
         """
         if not self.usable() or self._connection is None:
             return None
@@ -82,7 +83,7 @@ class Zygote:
         except OSError as error:
             log.debug("zygote cannot be asked: %s", error)
             return None
-        exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         self._waiting[number] = exited
         try:
             return await exited
@@ -142,8 +143,10 @@ class Zygote:
     def _resolve(self, reply: bytes) -> None:
         message = json.loads(reply)
         waiting = self._waiting.get(message["id"])
-        if "exit" in message and waiting and not waiting.done():
-            waiting.set_result(message["exit"])
+        if "error" in message:
+            log.warning("zygote: %s", message["error"])
+        if "pid" not in message and waiting and not waiting.done():
+            waiting.set_result(message.get("exit"))
 
     def _died(self) -> None:
         """Clear up after a process that has ended, and start another if that promises to help."""

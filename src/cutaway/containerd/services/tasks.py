@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from cutaway.containerd import filters
+from cutaway.containerd import filters, names
 from cutaway.containerd.metadata import containers
 from cutaway.containerd.server import Call, Service
 from cutaway.containerd.services.convert import timestamp, to_any
@@ -106,6 +106,10 @@ class TaskService(Service):
         if not request.exec_id:
             raise InvalidArgument("exec id cannot be empty")
         shim = await self._shim(request.container_id, call)
+        try:
+            names.validate(request.exec_id)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"invalid exec id {request.exec_id}: {error}") from None
         return await self._done(
             shim,
             "Exec",
@@ -132,7 +136,12 @@ class TaskService(Service):
 
     async def close_io(self, request: pb.CloseIORequest, call: Call) -> Empty:
         shim = await self._shim(request.container_id, call)
-        closing = shim_pb2.CloseIORequest(id=shim.id, exec_id=request.exec_id, stdin=request.stdin)
+        if request.exec_id:
+            # The shim of runc has no code for an exec that is missing here.
+            await shim.state(request.exec_id, timeout=STATE_TIMEOUT)
+        if not request.stdin:
+            return Empty()
+        closing = shim_pb2.CloseIORequest(id=shim.id, exec_id=request.exec_id, stdin=True)
         return await self._done(shim, "CloseIO", closing)
 
     async def pause(self, request: pb.PauseTaskRequest, call: Call) -> Empty:
@@ -149,6 +158,7 @@ class TaskService(Service):
         return pb.ListPidsResponse(processes=found.processes)
 
     async def checkpoint(self, request: pb.CheckpointTaskRequest, call: Call) -> pb.CheckpointTaskResponse:
+        await self._shim(request.container_id, call)
         raise Unimplemented("checkpoints are not built")
 
     async def update(self, request: pb.UpdateTaskRequest, call: Call) -> Empty:

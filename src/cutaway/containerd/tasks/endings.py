@@ -49,14 +49,16 @@ class Endings:
     async def shut_down(self, shim: Shim) -> None:
         """End a shim whose task has been deleted."""
         shim.deleting = True
+        hangs = False
         try:
             request = shim_pb2.ShutdownRequest(id=shim.id)
             await shim.call("Shutdown", request, timeout=SHUTDOWN_TIMEOUT)
         except CutawayError as error:
             # A shim that shuts down at once may close the connection before it answers.
+            hangs = not shim.client.ended
             log.debug("%s: shutdown: %s", shim.id, error)
         shim.close()
-        await self.clear(shim.bundle, shim.binary)
+        await self.clear(shim.bundle, shim.binary, evict=hangs)
 
     async def clear(self, bundle: Bundle, binary: str, *, evict: bool = False) -> shim_pb2.DeleteResponse:
         """Let the binary clean up and remove the bundle.

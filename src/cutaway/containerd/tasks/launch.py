@@ -93,7 +93,8 @@ class Launcher:
         except TimeoutError:
             raise DeadlineExceeded(f"{argv[0]} {argv[-1]} did not end within {SECONDS:g} s") from None
         except OSError as error:
-            raise Unavailable(f"{argv[0]} cannot be executed: {error.strerror}") from None
+            why = (error.strerror or str(error)).lower()
+            raise Unavailable(f"fork/exec {argv[0]}: {why}") from None
 
     async def _fork(self, argv: list[str], cwd: Path, streams: tuple[int, int, int]) -> int | None:
         """None when it is to be executed instead."""
