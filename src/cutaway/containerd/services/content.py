@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 from google.protobuf.empty_pb2 import Empty
 
-from cutaway.containerd import filters
+from cutaway.containerd import filters, names
 from cutaway.containerd.app import App
 from cutaway.containerd.content.store import Session
 from cutaway.containerd.metadata.blobs import Blob, Ingest
@@ -47,12 +47,16 @@ class Content(Service):
             yield pb.ListContentResponse(info=map(_info, found[start : start + LIST_BLOCK]))
 
     async def delete(self, request: pb.DeleteContentRequest, call: Call) -> Empty:
+        if problem := names.digest_problem(request.digest):
+            raise InvalidArgument(problem)
         await self._store.delete(call.namespace, request.digest, call.lease)
         event = events.ContentDelete(digest=request.digest)
         self._app.bus.publish(call.namespace, "/content/delete", event)
         return Empty()
 
     async def read(self, request: pb.ReadContentRequest, call: Call) -> AsyncIterator[pb.ReadContentResponse]:
+        if problem := names.digest_problem(request.digest):
+            raise InvalidArgument(f"{request.digest}: {problem}")
         offset = 0  # counted from where the request begins, as containerd does
         chunks = self._store.read(call.namespace, request.digest, request.offset, request.size)
         async for data in chunks:
