@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,7 +42,9 @@ def chain() -> Iterator[Chain]:
     ):
         registry.push_busybox()
         # Shims and runtimes inherit the collector's address from the daemon below the engine.
-        collector = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"unix://{os.fspath(base / 'eng' / 'exec' / 'otlp.sock')}"}
+        collector = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"unix://{os.fspath(base / 'eng' / 'exec' / 'otlp.sock')}"
+        }
         with OurContainerd(base, netns, env=collector) as containerd:
             with OurEngine(base, netns, containerd.address) as engine:
                 yield Chain(containerd, engine, registry)
