@@ -13,7 +13,7 @@ from typing import Final
 from cutaway.engine.network import links, netlink, pool, sandbox
 from cutaway.engine.network.model import Bridge, Endpoint, mac_of
 from cutaway.engine.network.ruleset import Firewall
-from cutaway.errors import AlreadyExists, FailedPrecondition, NotFound, PermissionDenied
+from cutaway.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 
 INTERFACE: Final = "eth0"
 _SYSCTL: Final = Path("/proc/sys/net")
@@ -39,10 +39,14 @@ class BridgeDriver:
         """Bridge, sysctls and firewall, whatever of them is there already."""
         self.bridge = self._find_bridge() or self._make_bridge()
         _sysctl("ipv4/ip_forward", "1")
-        _sysctl(f"ipv4/conf/{self._name}/route_localnet", "1")  # ports on 127.0.0.1; see ruleset
+        self._allow_loopback()
         self.firewall = Firewall(self._netfilter, self.bridge)
         self.firewall.install()
         return self.bridge
+
+    def _allow_loopback(self) -> None:
+        """For ports on 127.0.0.1; see `ruleset` for what keeps the neighbours out."""
+        _sysctl(f"ipv4/conf/{self._name}/route_localnet", "1")
 
     def _find_bridge(self) -> Bridge | None:
         found = next((link for link in links.links(self._route) if link.name == self._name), None)
@@ -71,7 +75,7 @@ class BridgeDriver:
         interface = pool.choose(self._bip, links.routed_networks(self._route))
         self._route.request([links.add_bridge(self._name, mac_of(interface.ip))])
         try:
-            index = _index(self._name)
+            index = _index(self._name, self._route)
             self._route.request(
                 [links.add_address(index, interface), links.set_up(index, f"the bridge {self._name}")]
             )
@@ -88,10 +92,19 @@ class BridgeDriver:
         path = Path(endpoint.namespace)
         sandbox.remove(path)  # what an earlier run of the same container may have left
         try:
-            return sandbox.create(path, lambda namespace: self._inside(endpoint, namespace))
+            return self._create_sandbox(path, endpoint)
         except BaseException:
             self.delete_veth(endpoint.veth)
             raise
+
+    def _create_sandbox(self, path: Path, endpoint: Endpoint) -> int:
+        try:
+            return sandbox.create(path, lambda namespace: self._inside(endpoint, namespace))
+        except (InvalidArgument, NotFound):
+            if not endpoint.veth or not self._bridge_is_gone():
+                raise
+        self._renew_bridge()
+        return sandbox.create(path, lambda namespace: self._inside(endpoint, namespace))
 
     def _inside(self, endpoint: Endpoint, namespace: int) -> int:
         """Runs in the new namespace. The pair is made from outside (our sockets are there), by descriptor."""
@@ -116,19 +129,19 @@ class BridgeDriver:
 
     def _add_veth(self, endpoint: Endpoint, namespace: int) -> None:
         assert self.bridge is not None
-        message = links.add_veth(endpoint.veth, self.bridge.index, INTERFACE, endpoint.mac, namespace)
-        up = links.set_port_up(endpoint.veth)
-        try:
-            self._route.request([message, up])
-        except NotFound:
-            # Somebody deleted the bridge under us; make it anew, with the same address.
-            self._bip = str(self.bridge.interface)
-            self.setup()
-            message = links.add_veth(endpoint.veth, self.bridge.index, INTERFACE, endpoint.mac, namespace)
-            self._route.request([message, up])
-        except AlreadyExists:
-            self.delete_veth(endpoint.veth)
-            self._route.request([message, up])
+        pair = links.add_veth(endpoint.veth, self.bridge.index, INTERFACE, endpoint.mac, namespace)
+        self._route.request([pair, links.set_port_up(endpoint.veth)])
+
+    def _bridge_is_gone(self) -> bool:
+        assert self.bridge is not None
+        return all(link.index != self.bridge.index for link in links.links(self._route))
+
+    def _renew_bridge(self) -> None:
+        """Somebody deleted the bridge under us: make it anew, as it was. The firewall goes by its name."""
+        assert self.bridge is not None
+        self._bip = str(self.bridge.interface)
+        self.bridge = self._make_bridge()
+        self._allow_loopback()
 
     def delete_veth(self, name: str) -> None:
         """Remove a pair by its end here; a missing one is no error. Takes the kernel some 15 ms."""
@@ -140,18 +153,10 @@ class BridgeDriver:
         except NotFound:
             return
 
-    def veths(self) -> list[str]:
-        """Those on this machine that have our form of name."""
-        return [link.name for link in links.links(self._route) if link.name.startswith("veth")]
 
-
-def _index(name: str, route: netlink.Netlink | None = None) -> int:
-    """The number of a link, in the namespace of a socket, or else in the thread's own."""
-    if route is not None:
-        return next(link.index for link in links.links(route) if link.name == name)
-    import socket
-
-    return socket.if_nametoindex(name)
+def _index(name: str, route: netlink.Netlink) -> int:
+    """The number of a link in the namespace of a socket."""
+    return next(link.index for link in links.links(route) if link.name == name)
 
 
 def _no_ipv6() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import struct
 from collections.abc import Iterator, Sequence
@@ -182,11 +183,8 @@ class Netlink:
         return pending
 
     def _more(self) -> bool:
-        """Whether another answer is there already."""
-        try:
-            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            return False
+        """Whether another answer is there already: a refused transaction answers only what it refuses."""
+        return bool(select.select([self._socket], [], [], 0)[0])
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
         """The messages of one datagram: type, flags, sequence number, body."""
