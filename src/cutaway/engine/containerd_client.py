@@ -144,27 +144,29 @@ class ContainerdClient:
         seconds: int = LEASE_SECONDS,
         labels: Mapping[str, str] | None = None,
         keep_on_error: bool = False,
+        collect_on_error: bool = False,
     ) -> AsyncIterator[str]:
         """Hold a lease, and with it everything made under its id, against garbage collection.
 
         It expires by itself after `seconds`, should we die. With `keep_on_error` a block that fails
-        leaves it to that expiry, so that what was complete is still there for a retry.
+        leaves it to that expiry, so that what was complete is still there for a retry; with
+        `collect_on_error`, what only this lease held is gone before the failure goes on.
         """
         lease_id = f"{time.time_ns()}-{secrets.token_urlsafe(3)}"
         expiry = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds))
         request = leases_pb2.CreateRequest(id=lease_id, labels={**(labels or {}), GC_EXPIRE: expiry})
         await self.call(_LEASES["Create"], request)
-        keep = keep_on_error
         try:
             yield lease_id
-            keep = False
-        finally:
-            if not keep:
-                await asyncio.shield(self._delete_lease(lease_id))
+        except BaseException:
+            if not keep_on_error:
+                await asyncio.shield(self._delete_lease(lease_id, sync=collect_on_error))
+            raise
+        await asyncio.shield(self._delete_lease(lease_id))
 
-    async def _delete_lease(self, lease_id: str) -> None:
+    async def _delete_lease(self, lease_id: str, *, sync: bool = False) -> None:
         with suppress(errors.NotFound):  # it has expired meanwhile
-            await self.call(_LEASES["Delete"], leases_pb2.DeleteRequest(id=lease_id))
+            await self.call(_LEASES["Delete"], leases_pb2.DeleteRequest(id=lease_id, sync=sync))
 
     def _metadata(self, lease: str | None) -> tuple[tuple[str, str], ...]:
         metadata = [("containerd-namespace", self.namespace)]

@@ -1,0 +1,205 @@
+"""/_ping, /version, /info, /system/df, /auth: about the daemon itself."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+import cutaway
+from cutaway.engine import hostinfo
+from cutaway.engine.api import body, version
+from cutaway.engine.api.keys import daemon_of
+from cutaway.engine.containers.model import Status
+from cutaway.engine.peers import runtime_version
+from cutaway.engine.timestamps import now_ns, rfc3339
+from cutaway.errors import CutawayError
+
+if TYPE_CHECKING:
+    from cutaway.engine.daemon import Daemon
+
+
+def routes() -> list[web.RouteDef]:
+    return [
+        web.get("/_ping", ping),
+        web.get("/version", show_version),
+        web.get("/info", info),
+        web.get("/system/df", disk_usage),
+    ]
+
+
+async def ping(_: web.Request) -> web.Response:
+    return web.Response(
+        text="OK", headers={"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
+    )
+
+
+async def _containerd_version(daemon: Daemon) -> tuple[str, str]:
+    try:
+        return await daemon.runtime.version()
+    except CutawayError:
+        return "", ""
+
+
+async def show_version(request: web.Request) -> web.Response:
+    daemon = daemon_of(request)
+    details = {
+        "ApiVersion": version.API_VERSION,
+        "Arch": version.architecture(),
+        "BuildTime": "",
+        "Experimental": "false",
+        "GitCommit": "",
+        "GoVersion": f"python{platform.python_version()}",
+        "KernelVersion": os.uname().release,
+        "MinAPIVersion": version.MIN_API_VERSION,
+        "Os": "linux",
+    }
+    containerd, revision = await _containerd_version(daemon)
+    runtime = daemon.settings.runtimes[daemon.settings.default_runtime]
+    runc, commit = await runtime_version(runtime.binary)
+    components = [
+        {"Name": "Engine", "Version": cutaway.__version__, "Details": details},
+        {"Name": "containerd", "Version": containerd, "Details": {"GitCommit": revision}},
+        {"Name": runtime.binary or runtime.name, "Version": runc, "Details": {"GitCommit": commit}},
+    ]
+    return body.json_response(
+        {
+            "Platform": {"Name": "Cutaway"},
+            "Components": components,
+            "Version": cutaway.__version__,
+            "ApiVersion": version.API_VERSION,
+            "MinAPIVersion": version.MIN_API_VERSION,
+            "GitCommit": "",
+            "GoVersion": details["GoVersion"],
+            "Os": "linux",
+            "Arch": version.architecture(),
+            "KernelVersion": details["KernelVersion"],
+            "BuildTime": "",
+        }
+    )
+
+
+async def info(request: web.Request) -> web.Response:
+    daemon = daemon_of(request)
+    system, system_version = hostinfo.operating_system()
+    containerd, revision = await _containerd_version(daemon)
+    settings = daemon.settings
+    view: dict[str, object] = {
+        "ID": daemon.identity,
+        "Images": len(await daemon.images.list()),
+        "Driver": settings.snapshotter,
+        "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]],
+        "Plugins": {
+            "Volume": ["local"],
+            "Network": ["bridge", "host", "null"],
+            "Authorization": None,
+            "Log": ["json-file", "none"],
+        },
+        "SystemTime": rfc3339(now_ns()),
+        "LoggingDriver": "json-file",
+        "NEventsListener": daemon.events.listeners,
+        "KernelVersion": os.uname().release,
+        "OperatingSystem": system,
+        "OSVersion": system_version,
+        "OSType": "linux",
+        "Architecture": os.uname().machine,
+        "NCPU": os.cpu_count() or 1,
+        "MemTotal": hostinfo.memory_total(),
+        "DockerRootDir": str(settings.data_root),
+        "Name": os.uname().nodename,
+        "ServerVersion": cutaway.__version__,
+        "Runtimes": {name: {"path": r.binary or r.shim} for name, r in sorted(settings.runtimes.items())},
+        "DefaultRuntime": settings.default_runtime,
+        "InitBinary": settings.init_path or "docker-init",
+        "ContainerdCommit": {"ID": revision or containerd, "Expected": revision or containerd},
+        "RuncCommit": {"ID": "", "Expected": ""},
+        "InitCommit": {"ID": "", "Expected": ""},
+        "Warnings": None,
+    }
+    return body.json_response(view | _counts(daemon) | _abilities() | _constants(daemon))
+
+
+def _counts(daemon: Daemon) -> dict[str, object]:
+    states = [container.state.status for container in daemon.containers.index]
+    running = sum(state in (Status.RUNNING, Status.RESTARTING) for state in states)
+    paused = states.count(Status.PAUSED)
+    return {
+        "Containers": len(states),
+        "ContainersRunning": running,
+        "ContainersPaused": paused,
+        "ContainersStopped": len(states) - running - paused,
+        "NFd": len(os.listdir("/proc/self/fd")),
+        "NGoroutines": len(daemon.parts.tasks),
+    }
+
+
+def _abilities() -> dict[str, object]:
+    """What the kernel lets a container be limited by, and how it is kept apart."""
+    unified = hostinfo.has_cgroup2()
+    version_text = "2" if unified else "1"
+    limits = dict.fromkeys(
+        ("MemoryLimit", "SwapLimit", "CpuCfsPeriod", "CpuCfsQuota", "CPUShares", "CPUSet", "PidsLimit"), True
+    )
+    security = ["name=seccomp,profile=builtin"] if hostinfo.host().seccomp else []
+    return {
+        **limits,
+        "OomKillDisable": not unified,
+        "IPv4Forwarding": True,
+        "BridgeNfIptables": False,
+        "BridgeNfIp6tables": False,
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": version_text,
+        "SecurityOptions": security + (["name=cgroupns"] if unified else []),
+    }
+
+
+def _constants(daemon: Daemon) -> dict[str, object]:
+    insecure = ["127.0.0.0/8", "::1/128"]
+    return {
+        "Debug": daemon.settings.log_level == "debug",
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": {
+            "InsecureRegistryCIDRs": insecure,
+            "IndexConfigs": {
+                "docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True},
+                **{
+                    host: {"Name": host, "Mirrors": [], "Secure": False, "Official": False}
+                    for host in daemon.settings.insecure_registries
+                },
+            },
+            "Mirrors": [],
+        },
+        "GenericResources": None,
+        "HttpProxy": os.environ.get("HTTP_PROXY", ""),
+        "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
+        "NoProxy": os.environ.get("NO_PROXY", ""),
+        "Labels": [],
+        "ExperimentalBuild": False,
+        "Swarm": {
+            "NodeID": "",
+            "NodeAddr": "",
+            "LocalNodeState": "inactive",
+            "ControlAvailable": False,
+            "Error": "",
+            "RemoteManagers": None,
+        },
+        "LiveRestoreEnabled": True,
+        "Isolation": "",
+        "CDISpecDirs": [],
+        "ProductLicense": f"Apache-2.0 (Cutaway on Python {sys.version_info.major}.{sys.version_info.minor})",
+    }
+
+
+async def disk_usage(request: web.Request) -> web.Response:
+    """Sizes of containers and volumes; images are listed as GET /images/json does."""
+    daemon = daemon_of(request)
+    volumes = [
+        {"Name": volume.name, "Driver": "local", "Mountpoint": str(volume.path), "Scope": "local"}
+        for volume in daemon.volumes.list()
+    ]
+    return body.json_response(
+        {"LayersSize": 0, "Images": [], "Containers": [], "Volumes": volumes, "BuildCache": []}
+    )

@@ -1,0 +1,60 @@
+"""The API's versions: which we speak, and what a request asks for."""
+
+from __future__ import annotations
+
+import platform
+from typing import Final
+
+from aiohttp import web
+
+import cutaway
+from cutaway.errors import InvalidArgument
+
+API_VERSION: Final = "1.47"
+MIN_API_VERSION: Final = "1.24"
+SERVER: Final = f"Cutaway/{cutaway.__version__} (linux)"
+GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
+HEADERS: Final = {
+    "Api-Version": API_VERSION,
+    "Docker-Experimental": "false",
+    "Ostype": "linux",
+    "Server": SERVER,
+}
+
+_NUMBER: Final = "api_version"
+
+
+def architecture() -> str:
+    """The machine's architecture by Go's name, as Docker's API gives it."""
+    machine = platform.machine()
+    return GO_ARCHITECTURES.get(machine, machine)
+
+
+def as_tuple(text: str) -> tuple[int, int]:
+    major, _, minor = text.partition(".")
+    return int(major), int(minor or 0)
+
+
+def check(request: web.Request) -> None:
+    """Note the version a request asks for in its path. Raises `InvalidArgument` for one we do not speak."""
+    asked = request.match_info.get("version")
+    if asked is None:
+        request[_NUMBER] = as_tuple(API_VERSION)
+        return
+    number = as_tuple(asked)
+    if number > as_tuple(API_VERSION):
+        raise InvalidArgument(
+            f"client version {asked} is too new. Maximum supported API version is {API_VERSION}"
+        )
+    if number < as_tuple(MIN_API_VERSION):
+        raise InvalidArgument(
+            f"client version {asked} is too old. Minimum supported API version is {MIN_API_VERSION}, "
+            "please upgrade your client to a newer version"
+        )
+    request[_NUMBER] = number
+
+
+def of(request: web.Request) -> tuple[int, int]:
+    """The version a request is made in."""
+    number: tuple[int, int] = request[_NUMBER]
+    return number

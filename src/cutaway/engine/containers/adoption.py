@@ -1,0 +1,185 @@
+"""After a start of ours, or when containerd has come back: our picture of the containers meets what is.
+
+stored as running, task runs        ▶ adopt: reopen the FIFOs, log and exit go on
+stored as running, task has ended   ▶ handle the exit now: output is in the FIFOs, code in the task
+stored as running, no task          ▶ exited, code unknown (255, as Docker says)
+stored as created, task runs        ▶ we died between its start and the note of it: adopt
+anything else in containerd of ours ▶ half-made or half-removed: cleared away
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from cutaway.engine.containers.execs import ExecService
+from cutaway.engine.containers.exits import ExitHandler
+from cutaway.engine.containers.launch import INIT
+from cutaway.engine.containers.model import Container, State, Status
+from cutaway.engine.containers.parts import Parts
+from cutaway.engine.runtime import Subscribed, Task, TaskExit, TaskOom, TaskStatus
+from cutaway.engine.stdio.hub import streams_of
+from cutaway.engine.timestamps import now_ns
+from cutaway.errors import CutawayError
+
+log = logging.getLogger(__name__)
+
+_LOST_EXIT: Final = 255
+_LIVE: Final = (TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.PAUSING)
+_RETRY_FIRST: Final = 0.05
+_RETRY_LAST: Final = 1.0
+
+
+class Monitor:
+    """Listens to containerd for as long as the engine lives, through restarts of it."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        exits: ExitHandler,
+        execs: ExecService,
+        start: Callable[[Container], Awaitable[bool]],
+    ) -> None:
+        self._parts = parts
+        self._exits = exits
+        self._execs = execs
+        self._start = start
+        self._first = True
+        self.ready = asyncio.Event()
+        """Set once the first comparison is done."""
+
+    async def run(self) -> None:
+        """Listen for ever; whenever containerd is lost, find it again and compare."""
+        pause = _RETRY_FIRST
+        while True:
+            try:
+                async with contextlib.aclosing(self._parts.runtime.events()) as events:
+                    async for event in events:
+                        pause = _RETRY_FIRST
+                        await self._handle(event)
+            except CutawayError as error:
+                log.warning("no events from containerd: %s; trying again", error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _RETRY_LAST)
+
+    async def _handle(self, event: TaskExit | TaskOom | Subscribed) -> None:
+        if isinstance(event, Subscribed):
+            await self._compare()
+            self.ready.set()
+            return
+        container = self._parts.index.by_id(event.container_id)
+        if container is None:
+            return  # another client's
+        if isinstance(event, TaskOom):
+            container.saw_oom = True
+            self._parts.events.container(container, "oom")
+        elif event.exec_id:
+            self._parts.background(self._execs.handle_exit(event), f"exit of exec {event.exec_id[:12]}")
+        else:
+            self._parts.background(self._exits.handle(container, event), f"exit of {container.short_id}")
+
+    async def _compare(self) -> None:
+        """Bring every container into step with containerd. Exits from here on come as events."""
+        first, self._first = self._first, False
+        for container in self._parts.index:
+            try:
+                await self._settle(container, first)
+            except CutawayError as error:
+                log.warning("container %s: %s", container.short_id, error)
+        if first:
+            await self._clear_leftovers()
+            self._resume_policies()
+
+    async def _settle(self, container: Container, first: bool) -> None:
+        stored = container.state
+        if not stored.is_running and not first:
+            return
+        task = await self._parts.runtime.task(container.id)
+        if (
+            task is not None
+            and task.status in _LIVE
+            and (stored.is_running or stored.status is Status.CREATED)
+        ):
+            if first:
+                async with container.lock:
+                    await self._adopt(container, task)
+        elif stored.is_running:
+            if first:
+                self._reopen(container)
+            await self._exits.handle(container, self._exit_of(container, task))
+
+    @staticmethod
+    def _exit_of(container: Container, task: Task | None) -> TaskExit:
+        if task is None:
+            log.warning("container %s ended unseen; its exit code is lost", container.short_id)
+            return TaskExit(container.id, "", container.state.pid, _LOST_EXIT, now_ns())
+        return TaskExit(container.id, "", container.state.pid, task.exit_code, task.exited_ns or now_ns())
+
+    async def _adopt(self, container: Container, task: Task) -> None:
+        """A container that runs, made by an engine before us."""
+        state = container.state
+        if not state.is_running:
+            state = state.running(task.pid, now_ns())
+        status = Status.RUNNING if task.status is TaskStatus.RUNNING else Status.PAUSED
+        container.state = State(
+            status=status,
+            pid=task.pid or state.pid,
+            started_ns=state.started_ns,
+            finished_ns=state.finished_ns,
+        )
+        container.endpoint = self._parts.network.endpoint(container.id)
+        self._parts.index.save(container)
+        self._reopen(container)
+        log.info("container %s runs (pid %d): adopted", container.short_id, container.state.pid)
+
+    def _reopen(self, container: Container) -> None:
+        """Our ends of its FIFOs, with what has gathered in them."""
+        bundle = self._parts.bundle(container)
+        outputs = streams_of(bundle, INIT, tty=container.config.tty)
+        container.hub.open({stream: path for stream, path in outputs.items() if path.is_fifo()})
+        stdin = bundle / f"{INIT}-stdin"
+        if container.stdin and stdin.is_fifo():
+            container.stdin.open(stdin)
+
+    async def _clear_leftovers(self) -> None:
+        """What a crash left of starts and removals that were under way."""
+        parts = self._parts
+        owner = str(parts.settings.fifo_dir)
+        for container_id in await parts.runtime.containers_of(owner):
+            container = parts.index.by_id(container_id)
+            if container is None or not container.state.is_running:
+                await self._discard(container_id)
+        for key in await parts.runtime.snapshots_of(owner):
+            if parts.index.by_id(key) is None:
+                await parts.runtime.remove_snapshot(key)
+        for folder in (parts.settings.containers_dir, parts.settings.fifo_dir):
+            for path in folder.glob("[0-9a-f]" * 64):
+                if parts.index.by_id(path.name) is None:
+                    shutil.rmtree(path, ignore_errors=True)
+
+    async def _discard(self, container_id: str) -> None:
+        log.info("container %s was left half-started: cleared away", container_id[:12])
+        if await self._parts.runtime.task(container_id) is not None:
+            with contextlib.suppress(CutawayError):
+                await self._parts.runtime.kill(container_id, 9)
+            await self._parts.runtime.delete_task(container_id)
+        await self._parts.runtime.delete_container(container_id)
+
+    def _resume_policies(self) -> None:
+        """Start what should run after a start of the engine, and remove what `--rm` left."""
+        for container in self._parts.index:
+            policy, status = container.host.restart_policy.name, container.state.status
+            wanted = policy == "always" or (policy == "unless-stopped" and not container.stopped_by_user)
+            if status is Status.RESTARTING or (status is Status.EXITED and wanted):
+                self._parts.background(self._start_again(container), f"start of {container.short_id}")
+
+    async def _start_again(self, container: Container) -> None:
+        async with container.lock:
+            try:
+                await self._start(container)
+            except CutawayError as error:
+                log.warning("start of %s: %s", container.short_id, error)
