@@ -3,76 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from cutaway import errors
-from cutaway.engine.containerd_client import ContainerdClient
 from cutaway.engine.images import EmbeddedSettings, ImageService, ImageSettings
 from cutaway.engine.images.progress import Event
 from cutaway.registry.client.platforms import parse_platform
 from cutaway.registry.reference import parse
-from registry.fake import FakeRegistry, quick, small_image
+from engine.image_stack import BOTH, Stack, running
+from registry.fake import FakeRegistry, small_image
 from support.netns import NetNs
-from support.peers import need
-from support.stack import Containerd, OurContainerd, RealContainerd
+from support.stack import Containerd
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
-Work = Callable[[ImageService, FakeRegistry], Awaitable[None]]
 
-
-@pytest.fixture(scope="module", params=[RealContainerd, OurContainerd], ids=["containerd", "cutaway"])
+@pytest.fixture(scope="module", params=BOTH)
 def containerd(
     request: pytest.FixtureRequest, session_base: Path, session_netns: NetNs
 ) -> Iterator[Containerd]:
-    if request.param is RealContainerd:
-        need("containerd")
-    with request.param(session_base, session_netns, name=f"img-{request.param.__name__[:4]}") as daemon:
-        yield daemon
-
-
-class Stack:
-    """An image service over a containerd, in a namespace of the test's own, and a registry."""
-
-    def __init__(self, containerd: Containerd, namespace: str) -> None:
-        self.containerd = containerd
-        self.namespace = namespace
-
-    def run(self, work: Work, settings: ImageSettings | None = None) -> None:
-        async def main() -> None:
-            client = ContainerdClient(os.fspath(self.containerd.address), self.namespace)
-            service = ImageService(client, settings or ImageSettings(registry=quick()))
-            async with FakeRegistry() as registry, service:
-                await asyncio.wait_for(work(service, registry), 60)
-            await client.close()
-
-        asyncio.run(main())
-
-    def left(self) -> dict[str, str]:
-        """What containerd holds: names, snapshots, unfinished writes."""
-        listed = {
-            "images": ("images", "ls", "-q"),
-            "snapshots": ("snapshots", "ls"),
-            "ingests": ("content", "active"),
-        }
-        outputs = {
-            what: self.containerd.ctr(*words, namespace=self.namespace).stdout
-            for what, words in listed.items()
-        }
-        return {
-            what: "\n".join(line for line in text.splitlines() if "sha256:" in line or what == "images")
-            for what, text in outputs.items()
-        }
+    yield from running(request.param, session_base, session_netns)
 
 
 @pytest.fixture
 def stack(containerd: Containerd, request: pytest.FixtureRequest) -> Stack:
-    return Stack(containerd, f"ns-{abs(hash(request.node.name)) % 10**8}")
+    return Stack(containerd, request.node.name)
 
 
 def texts(events: list[Event]) -> list[str]:
@@ -129,10 +88,10 @@ def test_image_outlives_garbage_collection(stack: Stack) -> None:
         kept = await images.pull(parse(registry.reference("kept")))
         gone = await images.pull(parse(registry.reference("gone")))
         await images.remove(registry.reference("gone"))  # with collection before it returns
-        listed = stack.containerd.ctr("content", "ls", "-q", namespace=stack.namespace).stdout
+        listed = stack.content()
         assert kept.manifest.layers[0].digest in listed and kept.id in listed
         assert gone.manifest.layers[0].digest not in listed and gone.id not in listed
-        snapshots = stack.containerd.ctr("snapshots", "ls", namespace=stack.namespace).stdout
+        snapshots = stack.left()["snapshots"]
         assert kept.chain_id in snapshots and gone.chain_id not in snapshots
 
     stack.run(work)
@@ -159,15 +118,24 @@ def test_failed_pull_leaves_complete_blobs_alone(stack: Stack) -> None:
         image = small_image("good", "bad")
         registry.add(image)
         good, bad = image.blobs()[1:]
-        registry.blobs[bad.digest] = bad.data[:-1] + b"?"
+        complete = asyncio.Event()
+
+        async def late(request: web.Request) -> web.StreamResponse:
+            await complete.wait()
+            return web.Response(body=bad.data[:-1] + b"?")
+
+        def watch(event: Event) -> None:
+            if event["status"] == "Download complete":
+                complete.set()
+
+        registry.on(bad.digest, late)
         with pytest.raises(errors.DataLoss, match="verification failed for digest"):
-            await images.pull(parse(registry.reference()))
-        left = stack.left()
-        assert not left["images"] and not left["ingests"]
-        listed = stack.containerd.ctr("content", "ls", "-q", namespace=stack.namespace).stdout
+            await images.pull(parse(registry.reference()), progress=watch)
+        assert not any(stack.left().values())
+        listed = stack.content()
         assert good.digest in listed and bad.digest not in listed
         # The retry fetches only what is missing.
-        registry.blobs[bad.digest] = bad.data
+        registry.handlers.clear()
         registry.seen.clear()
         await images.pull(parse(registry.reference()))
         fetched = [path for path in registry.paths() if "/blobs/" in path]

@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -202,19 +202,16 @@ class Conversation:
 
     async def send(self, request: Message) -> None:
         """Send one message. Raises the peer's refusal, should it have ended the call."""
-        try:
-            await self._call.write(request)
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, self._address) from None
-        except asyncio.InvalidStateError:
-            raise await self._refusal() from None
+        with self._told():
+            try:
+                await self._call.write(request)
+            except asyncio.InvalidStateError:
+                raise await self._refusal() from None
 
     async def receive(self) -> Any:
         """The next message of the peer, or None at the end of its stream."""
-        try:
+        with self._told():
             reply = await self._call.read()
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, self._address) from None
         return None if reply is grpc.aio.EOF else reply
 
     async def ask(self, request: Message) -> Any:
@@ -227,10 +224,28 @@ class Conversation:
 
     async def done(self) -> None:
         """Say that no more messages come."""
+        with self._told():
+            try:
+                await self._call.done_writing()
+            except asyncio.InvalidStateError:
+                raise await self._refusal() from None
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what grpc raises into our errors.
+
+        A task that is cancelled cancels the call it waits for; whoever touches that call afterwards, to
+        clean up, gets `Cancelled` and not the cancellation of a task that nobody has cancelled.
+        """
         try:
-            await self._call.done_writing()
-        except asyncio.InvalidStateError:
-            raise await self._refusal() from None
+            yield
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, self._address) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
+                raise errors.Cancelled("the call has been cancelled") from None
+            raise
 
     async def _refusal(self) -> errors.CutawayError:
         """Why the call has ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
@@ -22,7 +23,8 @@ D = TypeVar("D", bound=document.Document)
 
 MAX_DOCUMENT: Final = 8 << 20  # bytes of a manifest or configuration that is read into memory
 CACHED: Final = 512  # documents kept
-DISCARD_SECONDS: Final = 5.0
+DISCARD_SECONDS: Final = 3.0  # to clean up after a failed write
+LOCKED_SECONDS: Final = 0.05  # between two tries
 WINDOW: Final = 4  # pieces under way to containerd at a time
 
 _CONTENT: Final = methods(pb.DESCRIPTOR, "Content")
@@ -107,7 +109,11 @@ class ContentStore:
             action=pb.STAT, ref=ref, total=descriptor.size, expected=descriptor.digest
         )
         async with self._client.bidi(_CONTENT["Write"], lease=lease) as writing:
-            status: pb.WriteContentResponse = await writing.ask(opening)
+            try:
+                status: pb.WriteContentResponse = await writing.ask(opening)
+            except asyncio.CancelledError:
+                await asyncio.shield(self._discard(writing, ref))
+                raise
             # All of it at once: another namespace has the blob. containerd digests it when we commit.
             whole = status.offset == descriptor.size
             if status.offset and not whole:
@@ -128,8 +134,19 @@ class ContentStore:
         await self._abort(ref)
 
     async def _abort(self, ref: str) -> None:
-        with suppress(errors.NotFound):
-            await self._client.call(_CONTENT["Abort"], pb.AbortRequest(ref=ref))
+        """Remove an unfinished write; one that was cancelled can be locked for a moment longer."""
+        deadline = time.monotonic() + DISCARD_SECONDS
+        while True:
+            try:
+                await self._client.call(_CONTENT["Abort"], pb.AbortRequest(ref=ref))
+            except errors.NotFound:
+                pass
+            except errors.Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(LOCKED_SECONDS)
+                continue
+            return
 
     async def set_labels(self, digest: str, labels: Mapping[str, str]) -> None:
         """Set labels of a blob, leaving its others as they are; an empty value removes one."""

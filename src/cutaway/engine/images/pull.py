@@ -1,14 +1,14 @@
 """Pulling: from a reference to an image in containerd's stores, unpacked and ready to run.
 
     resolve the reference            HEAD, GET by digest; index -> platform -> manifest
-    open a lease                     nothing below is garbage while we work
+    open leases                      nothing below is garbage while we work
     store index, manifest, config    with labels that tell the garbage collector what they refer to
     fetch layers, three at a time    streamed into the content store, digested on the way
     unpack in order                  each as soon as it and the one below it are there
     name the image                   the last step: an image that has a name is whole
 
-What fails before the last step leaves no image, no snapshot half made and no partial blob. Blobs that
-were complete stay under the lease until it expires, so that a retry need not fetch them again.
+What fails before the last step leaves no image, no snapshot and no partial blob. Blobs that were complete
+stay under their lease until it expires, so that a retry need not fetch them again.
 """
 
 from __future__ import annotations
@@ -57,6 +57,14 @@ class Resolved:
     manifest: Manifest
 
 
+@dataclass(frozen=True)
+class Leases:
+    """The leases of one pull: after a failure blobs stay for a retry, snapshots do not."""
+
+    blobs: str
+    snapshots: str
+
+
 class Puller:
     """Pulls images. Two pulls at the same time share what they have in common."""
 
@@ -100,7 +108,8 @@ class Puller:
             async with self._client.lease(keep_on_error=True) as lease:
                 config = await self._store_documents(resolved, lease)
                 _check_platform(config, platform)
-                await self._fetch_and_unpack(resolved, config, lease, report)
+                async with self._client.lease(collect_on_error=True) as unpacking:
+                    await self._fetch_and_unpack(resolved, config, Leases(lease, unpacking), report)
                 after = await self._name(name, resolved, before, lease)
             span.set(digest=resolved.top.descriptor.digest, image_id=after.id, layers=len(after.diff_ids))
         report(status(f"Digest: {after.target.digest}"))
@@ -218,7 +227,7 @@ class Puller:
     # Layers
 
     async def _fetch_and_unpack(
-        self, resolved: Resolved, config: ImageConfig, lease: str, report: Progress
+        self, resolved: Resolved, config: ImageConfig, leases: Leases, report: Progress
     ) -> None:
         """Bring every layer in, fetching some ahead while the ones below are unpacked."""
         layers, chain = resolved.manifest.layers, chain_ids(config.rootfs.diff_ids)
@@ -230,13 +239,15 @@ class Puller:
         try:
             async with asyncio.TaskGroup() as group:
                 downloads = [
-                    group.create_task(self._download(resolved, layer, lease, slots, line, number < there))
+                    group.create_task(
+                        self._download(resolved, layer, leases.blobs, slots, line, number < there)
+                    )
                     for number, (layer, line) in enumerate(zip(layers, progress, strict=True))
                 ]
-                group.create_task(self._unpack_all(resolved, config, lease, downloads, progress))
+                group.create_task(self._unpack_all(resolved, config, leases.snapshots, downloads, progress))
         except ExceptionGroup as group_error:
             raise _first(group_error) from None
-        await self._hold_snapshots(resolved.manifest.config.digest, chain, lease)
+        await self._hold_snapshots(resolved.manifest.config.digest, chain)
 
     async def _unpacked(self, chain: tuple[str, ...]) -> int:
         """How many layers, from the bottom, have their snapshots already."""
@@ -287,7 +298,7 @@ class Puller:
             await self._content.set_labels(layer.digest, {UNCOMPRESSED: diff_ids[number]})
             parent = chain_id
 
-    async def _hold_snapshots(self, config_digest: str, chain: tuple[str, ...], lease: str) -> None:
+    async def _hold_snapshots(self, config_digest: str, chain: tuple[str, ...]) -> None:
         """Let the image's configuration hold its top snapshot, and that all below it."""
         if chain:
             label = f"{GC_SNAPSHOT}.{self._snapshots.snapshotter}"
@@ -309,7 +320,7 @@ class Puller:
                     if not await self._snapshots.exists(chain_id):
                         await self._snapshots.unpack(layer, diff_id, parent, chain_id, lease)
                 parent = chain_id
-            await self._hold_snapshots(image.id, image.chain_ids, lease)
+            await self._hold_snapshots(image.id, image.chain_ids)
 
     # Naming
 
