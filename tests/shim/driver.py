@@ -21,7 +21,8 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -130,8 +131,8 @@ class Events:
     def __init__(self, path: str) -> None:
         self.path = path
         self.envelopes: list[envelope_pb2.Envelope] = []
-        self._listener = socket.socket(socket.AF_UNIX)
         self._connections: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
         self.listen()
 
     def listen(self) -> None:
@@ -139,37 +140,52 @@ class Events:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.path)
         self._listener.listen(16)
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+        self._start(self._accept, self._listener)
 
     def hang_up(self) -> None:
         """Go away as a daemon that ends."""
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self.close()
         os.unlink(self.path)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:  # the listener's, which adds no more to the list once it has ended
+            thread.join()
+            break
         for connection in self._connections:
-            connection.shutdown(socket.SHUT_RDWR)
-        self._connections = []
+            with connection, suppress(OSError):  # the shim may have gone
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        self._connections, self._threads = [], []
+
+    def _start(self, target: Callable[[socket.socket], None], argument: socket.socket) -> None:
+        thread = threading.Thread(target=target, args=(argument,))
+        self._threads.append(thread)
+        thread.start()
 
     def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            self._connections.append(connection)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        with listener:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                self._connections.append(connection.dup())
+                self._start(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as stream:
-            while len(header := stream.read(HEADER.size)) == HEADER.size:
-                length, number, _, _ = HEADER.unpack(header)
-                request = Request.FromString(stream.read(length))
-                self.envelopes.append(ForwardRequest.FromString(request.payload).envelope)
-                payload = Response().SerializeToString()
-                try:
+            try:
+                while len(header := stream.read(HEADER.size)) == HEADER.size:
+                    length, number, _, _ = HEADER.unpack(header)
+                    request = Request.FromString(stream.read(length))
+                    self.envelopes.append(ForwardRequest.FromString(request.payload).envelope)
+                    payload = Response().SerializeToString()
                     connection.sendall(HEADER.pack(len(payload), number, 2, 0) + payload)
-                except OSError:
-                    return
+            except OSError:
+                return  # the shim has gone, or was hung up on
 
     @property
     def topics(self) -> list[str]:
@@ -227,7 +243,9 @@ class Fifo:
         return data
 
     def close(self) -> None:
-        os.close(self.fd)
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
 
 @dataclass
@@ -374,6 +392,8 @@ class ShimHost:
             **(env or {}),
         }
         self.zygote = Zygote(self.env) if warm else None
+        self._shims: list[Shim] = []
+        self._bundles: list[Bundle] = []
         self.rootfs = base / "image"
         unpack(self.rootfs)
 
@@ -383,9 +403,10 @@ class ShimHost:
     def bundle(self, id: str, args: Sequence[str], *, terminal: bool = False, **changes: Any) -> Bundle:
         """A bundle with stdout and stderr, opened, and a root filesystem given by absolute path."""
         bundle = Bundle(self.base / "state" / id, id)
+        self._bundles.append(bundle)
         bundle.path.mkdir(parents=True)
         os.mkfifo(bundle.path / "log", 0o700)
-        document = spec(args, self.rootfs, f"/{self.namespace}/{id}", terminal=terminal)
+        document = spec(args, self.rootfs, f"/{self.namespace}-{id}", terminal=terminal)
         merge(document, changes)
         (bundle.path / "config.json").write_text(json.dumps(document))
         bundle.fifo("stdout").open()
@@ -421,7 +442,15 @@ class ShimHost:
     def start(self, bundle: Bundle) -> Shim:
         done = self.command(bundle, "start")
         assert done.code == 0, done.output
-        return Shim(self, bundle, done.output.decode())
+        shim = Shim(self, bundle, done.output.decode())
+        self._shims.append(shim)
+        return shim
+
+    def reconnect(self, shim: Shim) -> Shim:
+        """A second connection, as a restarted service makes it from the bundle alone."""
+        again = Shim(self, shim.bundle, (shim.bundle.path / "address").read_text())
+        self._shims.append(again)
+        return again
 
     def delete(self, bundle: Bundle) -> shim_pb2.DeleteResponse:
         """The clean-up after a shim."""
@@ -430,8 +459,14 @@ class ShimHost:
         return shim_pb2.DeleteResponse.FromString(done.output)
 
     def close(self) -> None:
+        for shim in self._shims:
+            shim.client.close()
+        for bundle in self._bundles:
+            for fifo in bundle.streams.values():
+                fifo.close()
         if self.zygote is not None:
             self.zygote.close()
+        self.events.close()
 
     def __enter__(self) -> Self:
         return self

@@ -12,6 +12,7 @@ from cutaway.shim.loop import wait_for
 from cutaway.shim.process import Process
 from cutaway.shim.runtime import Runtime, not_running
 from cutaway.shim.stdio import Stdio, Streams
+from cutaway.shim.tracing import step
 from cutaway.trace import spans
 
 TYPE_CHECKING = False
@@ -109,7 +110,7 @@ class Container:
         if not self._rootfs:
             return
         os.makedirs(self._rootfs, mode=0o711, exist_ok=True)
-        with spans.span("mount rootfs", target=self._rootfs) as span:
+        with step("mount rootfs", target=self._rootfs) as span:
             first = self.bundle.rootfs[0]
             span.set(type=first.kind, source=first.source, options=",".join(first.options))
             mounts.mount_all(self.bundle.rootfs, self._rootfs)

@@ -99,15 +99,15 @@ def mount_all(entries: list[Mount], root: str) -> None:
 
     Raises `InvalidArgument`, `NotFound`, `PermissionDenied` or `Unknown`, naming entry and reason.
     """
-    try:
-        for entry in entries:
+    for entry in entries:
+        try:
             _mount(entry, root)
-    except (OSError, CutawayError) as error:
-        unmount_all(root)
-        raise _told(error) from None
+        except (OSError, CutawayError) as error:
+            unmount_all(root)
+            raise _told(entry, error) from None
 
 
-def _told(error: OSError | CutawayError) -> CutawayError:
+def _told(entry: Mount, error: OSError | CutawayError) -> CutawayError:
     if isinstance(error, CutawayError):
         return error
     classes: dict[int | None, type[CutawayError]] = {
@@ -115,7 +115,8 @@ def _told(error: OSError | CutawayError) -> CutawayError:
         _EINVAL: InvalidArgument,
         _EPERM: PermissionDenied,
     }
-    return classes.get(error.errno, Unknown)(f"failed to mount rootfs component: {error.strerror or error}")
+    what = f"failed to mount rootfs component {entry.source} ({entry.kind})"
+    return classes.get(error.errno, Unknown)(f"{what}: {error.strerror or error}")
 
 
 def _mount(entry: Mount, root: str) -> None:

@@ -10,6 +10,7 @@ import os
 from cutaway.errors import CutawayError, FailedPrecondition, NotFound, Unknown
 from cutaway.shim.launch import Launcher, Result
 from cutaway.shim.options import DEFAULT_ROOT, Options
+from cutaway.shim.tracing import step
 from cutaway.trace import spans
 
 TYPE_CHECKING = False
@@ -121,7 +122,7 @@ class Runtime:
             return
         argv = [self._binary, *self._global, *arguments]
         offset = self._log_size()
-        with spans.span(_span_name(arguments), kind=spans.CLIENT, argv=" ".join(argv)) as span:
+        with step(_span_name(arguments), kind=spans.CLIENT, argv=" ".join(argv)) as span:
             try:
                 child = self._launcher.start(argv, io.descriptors)
             except NotFound as error:
@@ -143,7 +144,7 @@ class Runtime:
 
     async def _call(self, arguments: list[str], stdin: bytes = b"", merge: bool = True) -> Result:
         argv = [self._binary, *self._global, *arguments]
-        with spans.span(_span_name(arguments), kind=spans.CLIENT, argv=" ".join(argv)) as span:
+        with step(_span_name(arguments), kind=spans.CLIENT, argv=" ".join(argv)) as span:
             result = await self._launcher.run(argv, stdin, merge)
             span.set(exit_code=result.status)
         return result

@@ -14,6 +14,7 @@ from cutaway.shim import options
 from cutaway.shim.container import Bundle, Container, new_container
 from cutaway.shim.mounts import Mount
 from cutaway.shim.stdio import Stdio
+from cutaway.shim.tracing import step
 from cutaway.shim.ttrpc.server import Method
 from cutaway.trace import spans
 from cutaway.trace.context import HEADER, parse
@@ -80,8 +81,12 @@ def _traced(
         parent = parse(call.metadata.get(HEADER)) or service.started_in
         if parent is None or name in _UNTRACED:
             return await handler(request)
-        with spans.span(f"task {name}", parent=parent, kind=spans.SERVER, container=request.id):
-            return await handler(request)
+        token = spans.attach(parent)
+        try:
+            with step(f"task {name}", kind=spans.SERVER, container=request.id):
+                return await handler(request)
+        finally:
+            spans.detach(token)
 
     return call
 
