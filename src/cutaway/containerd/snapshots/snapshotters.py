@@ -23,8 +23,10 @@ class Snapshotter(Protocol):
     """One way to show snapshots as a tree."""
 
     name: str
+    copies: bool
+    """Whether making a snapshot takes as long as its parent is large."""
 
-    def make(self, id: int, kind: Kind, parents: Sequence[int]) -> None:
+    def make(self, folder: Path, kind: Kind, parents: Sequence[int]) -> None:
         """Make the directory of a new snapshot. Blocks. Raises `OSError`."""
 
     def mounts(self, id: int, kind: Kind, parents: Sequence[int]) -> list[Mount]:
@@ -46,6 +48,7 @@ class Overlay(_Directories):
     """containerd's overlayfs snapshotter: layers stay apart, the kernel stacks them at mount time."""
 
     name = "overlayfs"
+    copies = False
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -53,18 +56,15 @@ class Overlay(_Directories):
         # Documentation/filesystems/overlayfs.rst, "Index"). Older kernels do not know the option.
         self._index_off = os.path.exists("/sys/module/overlay/parameters/index")
 
-    def make(self, id: int, kind: Kind, parents: Sequence[int]) -> None:
-        folder = self.fs(id)
-        folder.parent.mkdir(mode=0o700)
-        folder.mkdir(mode=0o755)
-        folder.chmod(0o755)
+    def make(self, folder: Path, kind: Kind, parents: Sequence[int]) -> None:
+        fs = _new_tree(folder)
         if kind is Kind.ACTIVE:
             # The kernel makes its own, unreadable directory in here.
-            (folder.parent / "work").mkdir(mode=0o711)
+            (folder / "work").mkdir(mode=0o711)
         if parents:
             # The root of the topmost layer is what a container sees as its root's owner.
             found = self.fs(parents[0]).stat()
-            os.chown(folder, found.st_uid, found.st_gid)
+            os.chown(fs, found.st_uid, found.st_gid)
 
     def mounts(self, id: int, kind: Kind, parents: Sequence[int]) -> list[Mount]:
         """In containerd's order of options; a single layer needs no overlay and could not be one."""
@@ -83,16 +83,22 @@ class Native(_Directories):
     """A full copy for each snapshot: slow and large, and works on every file system."""
 
     name = "native"
+    copies = True
 
-    def make(self, id: int, kind: Kind, parents: Sequence[int]) -> None:
-        folder = self.fs(id)
-        folder.parent.mkdir(mode=0o700)
-        folder.mkdir(mode=0o755)
-        folder.chmod(0o755)
+    def make(self, folder: Path, kind: Kind, parents: Sequence[int]) -> None:
+        fs = _new_tree(folder)
         if parents and kind is Kind.ACTIVE:
-            copy(self.fs(parents[0]), folder)
+            copy(self.fs(parents[0]), fs)
 
     def mounts(self, id: int, kind: Kind, parents: Sequence[int]) -> list[Mount]:
         if kind is Kind.VIEW and parents:
             return self.bind(parents[0], read_only=True)
         return self.bind(id, read_only=kind is Kind.VIEW)
+
+
+def _new_tree(folder: Path) -> Path:
+    folder.mkdir(mode=0o700)
+    fs = folder / "fs"
+    fs.mkdir(mode=0o755)
+    fs.chmod(0o755)  # whatever the umask
+    return fs

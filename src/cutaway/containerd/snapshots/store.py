@@ -7,6 +7,8 @@ a crash leaves at most a directory that nothing names, which `repair` removes at
 from __future__ import annotations
 
 import logging
+import os
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +23,9 @@ from cutaway.containerd.workers import Workers
 from cutaway.errors import FailedPrecondition, InvalidArgument
 
 log = logging.getLogger("containerd.snapshots")
+
+# Directories that are being filled, beside those that are named by ids.
+_STAGED = "new-"
 
 
 class SnapshotStore:
@@ -48,8 +53,26 @@ class SnapshotStore:
         Raises `AlreadyExists`, `NotFound`, `InvalidArgument`.
         """
         snapshotter = self._snapshotter(space.snapshotter)
-        made, parents = await self._db.write(self._create, space, name, parent, kind, labels, lease)
+        staged = await self._stage(space, parent, kind) if parent and snapshotter.copies else None
+        try:
+            made, parents = await self._db.write(
+                self._create, space, name, parent, kind, labels, lease, staged
+            )
+        finally:
+            if staged:
+                await self._workers.run(trees.remove, staged)
         return snapshotter.mounts(made.id, kind, parents)
+
+    async def _stage(self, space: Space, parent: str, kind: Kind) -> Path:
+        """Make a directory that takes long before the transaction that wants it."""
+        found = await self._db.read(snapshots.get, space, parent)
+        staged = self.root / f"{_STAGED}{uuid.uuid4()}"
+        try:
+            await self._workers.finish(self._known[space.snapshotter].make, staged, kind, [found.id])
+        except BaseException:
+            await self._workers.run(trees.remove, staged)
+            raise
+        return staged
 
     def _create(
         self,
@@ -60,13 +83,20 @@ class SnapshotStore:
         kind: Kind,
         labels: Mapping[str, str],
         lease: str,
+        staged: Path | None,
     ) -> tuple[Snapshot, list[int]]:
         made = snapshots.create(tx, space, name, parent, kind, labels, lease)
         parents = snapshots.parents(tx, space, made)
+        folder = self.root / str(made.id)
+        # A transaction that could not be committed has left its directory, and its id is free again.
+        trees.remove(folder)
         try:
-            self._known[space.snapshotter].make(made.id, kind, parents)
+            if staged:
+                os.rename(staged, folder)
+            else:
+                self._known[space.snapshotter].make(folder, kind, parents)
         except BaseException:
-            trees.remove(self.root / str(made.id))
+            trees.remove(folder)
             raise
         return made, parents
 
@@ -147,14 +177,16 @@ def _unnamed(tx: Transaction, root: Path) -> list[int]:
 
 
 def repair(root: Path, db: Database) -> None:
-    """After a crash: no directory without its record, no record without its directory."""
-    for id in db.read_now(_unnamed, root):
-        log.info("removing the directory of snapshot %d, which nothing records", id)
-        trees.remove(root / str(id))
+    """After a crash: no record without its directory, no directory without its record."""
     lost = [id for id in db.read_now(snapshots.ids) if not (root / str(id) / "fs").is_dir()]
     if lost:
         log.warning("directories are missing, the snapshots are removed: %s", lost)
         db.write_now(_forget, lost)
+    for staged in root.glob(f"{_STAGED}*"):
+        trees.remove(staged)
+    for id in db.read_now(_unnamed, root):
+        log.info("removing the directory of snapshot %d, which nothing records", id)
+        trees.remove(root / str(id))
 
 
 def _forget(tx: Transaction, ids: Sequence[int]) -> None:
