@@ -1,0 +1,142 @@
+"""The zygote by the contract on its socket alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cutaway.shim.zygote import decode
+
+SHIM = "/somewhere/containerd-shim-cutaway-v1"
+
+
+class Caller:
+    """The other end."""
+
+    def __init__(self) -> None:
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(20)
+        with theirs:
+            command = [sys.executable, "-m", "cutaway.shim.zygote", str(theirs.fileno())]
+            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+
+    def send(self, packet: bytes, descriptors: Sequence[int]) -> None:
+        socket.send_fds(self.socket, [packet], list(descriptors))
+
+    def reply(self) -> dict[str, Any]:
+        found = json.loads(self.socket.recv(65536))
+        assert isinstance(found, dict)
+        return found
+
+    def fork(self, id: int, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> tuple[int, int]:
+        """Ask; returns the reading ends of stdout and stderr."""
+        out, out_writer = os.pipe()
+        err, err_writer = os.pipe()
+        null = os.open("/dev/null", os.O_RDONLY)
+        request = {"id": id, "argv": list(argv), "env": dict(env), "cwd": os.fspath(cwd)}
+        self.send(json.dumps(request).encode(), (null, out_writer, err_writer))
+        for fd in (null, out_writer, err_writer):
+            os.close(fd)
+        return out, err
+
+
+@pytest.fixture(scope="module")
+def caller() -> Iterator[Caller]:
+    found = Caller()
+    yield found
+    found.socket.close()
+    assert found.process.wait(20) == 0, "it ends when its caller hangs up"
+
+
+def text(fd: int) -> str:
+    with open(fd) as file:
+        return file.read()
+
+
+def test_a_fork_is_what_an_exec_would_be(caller: Caller, tmp_path: Path) -> None:
+    out, err = caller.fork(7, [SHIM, "-v"], {"A": "b"}, tmp_path)
+    forked = caller.reply()
+    assert forked.keys() == {"id", "pid"}
+    assert forked["id"] == 7
+    assert caller.reply() == {"id": 7, "exit": 0}
+    assert text(out).startswith("containerd-shim-cutaway-v1:\n  Version:")
+    assert text(err) == ""
+
+
+def test_a_failure_has_its_code_and_its_words(caller: Caller, tmp_path: Path) -> None:
+    out, err = caller.fork(8, [SHIM, "start"], {}, tmp_path)
+    assert "pid" in caller.reply()
+    assert caller.reply() == {"id": 8, "exit": 1}
+    assert (text(out), text(err)) == ("", "containerd-shim-cutaway-v1: shim namespace cannot be empty")
+
+
+def test_a_folder_that_is_not_there_is_a_failure_of_the_child_alone(caller: Caller) -> None:
+    out, err = caller.fork(9, [SHIM, "-v"], {}, Path("/nonexistent"))
+    assert "pid" in caller.reply()
+    assert caller.reply() == {"id": 9, "exit": 1}
+    assert "/nonexistent" in text(err)
+    os.close(out)
+
+
+def test_several_at_once_are_told_apart(caller: Caller, tmp_path: Path) -> None:
+    pipes = [caller.fork(id, [SHIM, "-v"], {}, tmp_path) for id in range(20, 25)]
+    replies = [caller.reply() for _ in range(10)]
+    assert sorted(reply["id"] for reply in replies if "exit" in reply) == list(range(20, 25))
+    pids = {reply["pid"] for reply in replies if "pid" in reply}
+    assert len(pids) == 5
+    for out, err in pipes:
+        assert text(out)
+        os.close(err)
+
+
+@pytest.mark.parametrize(
+    ("packet", "said"),
+    [
+        (b"[]", "a request is an object"),
+        (b"not json", "Expecting value"),
+        (b'{"id": 1, "argv": [], "env": {}, "cwd": "/"}', "argv: not a list of strings"),
+        (b'{"id": 1, "argv": ["x", 2], "env": {}, "cwd": "/"}', "argv: not a list of strings"),
+        (b'{"id": 1, "argv": ["x"], "env": {"a": 1}, "cwd": "/"}', "env: not an object of strings"),
+        (b'{"id": 1, "argv": ["x"], "env": {}, "cwd": 3}', "cwd: not a string"),
+        (b'{"id": 1, "argv": ["x"], "env": {}, "cwd": "/"}', "0 descriptors instead of 3"),
+    ],
+)
+def test_a_request_that_is_not_understood_is_answered(caller: Caller, packet: bytes, said: str) -> None:
+    caller.send(packet, ())
+    reply = caller.reply()
+    assert said in reply["error"]
+    assert "pid" not in reply
+
+
+@given(st.binary(max_size=300) | st.text().map(str.encode) | st.recursive(
+    st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
+).map(lambda value: json.dumps(value).encode()))  # fmt: skip
+def test_any_packet_is_a_request_or_a_value_error(packet: bytes) -> None:
+    try:
+        decode(packet)
+    except ValueError:
+        return
+
+
+def test_descriptors_do_not_pile_up(caller: Caller, tmp_path: Path) -> None:
+    def count() -> int:
+        return len(os.listdir(f"/proc/{caller.process.pid}/fd"))
+
+    before = count()
+    for id in range(30, 36):
+        out, err = caller.fork(id, [SHIM, "-v"], {}, tmp_path)
+        caller.reply()
+        caller.reply()
+        os.close(out)
+        os.close(err)
+    assert count() == before
