@@ -270,3 +270,26 @@ def test_stats_are_given_in_v1_terms(cgroup: ManagerV2) -> None:
             {"major": 8, "op": "Write", "value": 4},
         ],
     }
+
+
+def test_oom_is_told_by_memory_events(cgroup: ManagerV2) -> None:
+    events = Path(cgroup.path, "memory.events")
+    events.write_text("oom 0\noom_kill 0\n")
+    watch = cgroup.oom_events()
+    try:
+        assert not watch.killed()
+        events.write_text("oom 1\noom_kill 0\n")
+        assert not watch.killed()  # the limit was hit, nobody was killed
+        events.write_text("oom 2\noom_kill 1\n")
+        assert watch.killed()
+        assert not watch.killed()
+        events.unlink()
+        assert not watch.killed()
+        assert watch.gone
+    finally:
+        watch.close()
+
+
+def test_without_a_memory_controller_there_is_no_oom_to_watch(cgroup: ManagerV2) -> None:
+    with pytest.raises(NotFound, match="no memory controller"):
+        cgroup.oom_events()

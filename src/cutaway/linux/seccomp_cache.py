@@ -41,15 +41,14 @@ def compiled(config: "Seccomp", directory: str) -> bytes:
 
 
 def _sha256(data: bytes) -> bytes:
-    """Without OpenSSL, whose loading costs more than the filter's compilation saves."""
+    """By the interpreter's own module: hashlib brings OpenSSL, whose loading alone takes milliseconds."""
+    import sys
+
     try:
-        from _sha2 import sha256  # type: ignore[import-not-found]  # Python 3.12
-    except ImportError:
-        try:
-            from _sha256 import sha256  # type: ignore[import-not-found]
-        except ImportError:
-            from hashlib import sha256
-    digest: bytes = sha256(data).digest()
+        module = __import__("_sha2" if sys.hexversion >= 0x030C0000 else "_sha256")
+    except ImportError:  # an interpreter built without it
+        module = __import__("hashlib")
+    digest: bytes = module.sha256(data).digest()
     return digest
 
 

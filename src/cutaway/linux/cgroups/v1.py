@@ -117,9 +117,8 @@ class ManagerV1(Manager):
 
     def kill_all(self, signal: int) -> None:
         """On a hybrid machine SIGKILL goes by cgroup.kill, else all are frozen, signalled and thawed."""
-        unified = self._paths.get("")
-        if signal == SIGKILL and unified and files.exists(f"{unified}/cgroup.kill"):  # Linux 5.14
-            files.write(f"{unified}/cgroup.kill", "1")
+        if signal == SIGKILL and self._kill_by_unified():
+            return
         if not self.pids():
             return
         if "freezer" not in self._paths or not files.exists(self._paths["freezer"]):
@@ -132,6 +131,17 @@ class ManagerV1(Manager):
         finally:
             if signal == SIGKILL or not was_frozen:  # a frozen v1 task dies only when thawed
                 self.thaw()
+
+    def _kill_by_unified(self) -> bool:
+        """cgroup.kill of the hybrid machine's v2 directory (Linux 5.14); False where there is none."""
+        unified = self._paths.get("")
+        if not unified or not files.exists(f"{unified}/cgroup.kill"):
+            return False
+        files.write(f"{unified}/cgroup.kill", "1")
+        self._signal(SIGKILL)  # whoever somebody put into our v1 directories only
+        if self.frozen():  # a frozen v1 task dies only when thawed
+            self.thaw()
+        return True
 
     def _signal(self, signal: int) -> None:
         for pid in self.pids():
