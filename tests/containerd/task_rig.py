@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -283,6 +284,8 @@ def beside(daemon: type[Containerd], **more: Any) -> Iterator[Rig]:
     with temporary_base() as base, NetNs() as netns, daemon(base, netns, **more) as running:
         with rig(running, base) as made:
             yield made
+        # Where the shims tell their runtime to keep its state, unless a client says otherwise.
+        shutil.rmtree(f"/run/containerd/runc/{made.namespace}", ignore_errors=True)
 
 
 @contextmanager

@@ -14,6 +14,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from cutaway.containerd.metadata import containers
+from cutaway.containerd.tasks import runtimes
 from cutaway.containerd.tasks.bundles import BINARY, Bundle, existing
 from cutaway.containerd.tasks.endings import CLEANUP_TIMEOUT
 from cutaway.containerd.tasks.shim import Shim, ShimLog
@@ -32,12 +34,13 @@ ADDRESS = "address"
 async def adopt(app: App, manager: Manager) -> None:
     """Find what there is, all at once: a shim that hangs must not hold up the others."""
     bundles = await app.workers.run(existing, app.config.state, app.config.root)
-    await asyncio.gather(*(_adopt(bundle, manager) for bundle in bundles))
+    await asyncio.gather(*(_adopt(app, bundle, manager) for bundle in bundles))
 
 
-async def _adopt(bundle: Bundle, manager: Manager) -> None:
-    binary = bundle.read(BINARY)
-    if not binary:
+async def _adopt(app: App, bundle: Bundle, manager: Manager) -> None:
+    try:
+        binary = bundle.read(BINARY) or await _binary(app, bundle)
+    except CutawayError:
         log.warning("bundle %s was not finished; removing it", bundle.path)
         await manager.endings.remove(bundle)
         return
@@ -57,6 +60,12 @@ async def _adopt(bundle: Bundle, manager: Manager) -> None:
         log.warning("state of %s/%s: %s", bundle.namespace, bundle.id, error)
     log.info("task %s/%s goes on, pid %d", bundle.namespace, bundle.id, shim.pid)
     manager.add(shim)
+
+
+async def _binary(app: App, bundle: Bundle) -> str:
+    """The shim of a bundle's container, for a bundle that does not say. Raises `NotFound` or `Unknown`."""
+    container = await app.db.read(containers.get, bundle.namespace, bundle.id)
+    return runtimes.resolve(container.runtime)
 
 
 async def _connect(bundle: Bundle, binary: str) -> Shim:

@@ -121,7 +121,7 @@ class Bundle:
         Raises OSError when something stays mounted.
         """
         _empty_rootfs(self.path)
-        for directory in (self.path, self.work):
+        for directory in (self.work, self.path):  # the bundle last: it is what is found again
             _remove(directory)
 
 

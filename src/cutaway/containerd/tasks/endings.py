@@ -80,6 +80,7 @@ class Endings:
         return response
 
     async def remove(self, bundle: Bundle) -> None:
+        """Remove a bundle that has nothing in it to be cleaned up by a shim's binary."""
         try:
             await self._workers.run(bundle.remove)
         except OSError as error:
