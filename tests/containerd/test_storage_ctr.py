@@ -226,3 +226,38 @@ def test_layers_are_unpacked_as_by_containerd(
         daemon.ctr("snapshots", "rm", "look")
         daemon.ctr("images", "rm", "--sync", reference)
         assert daemon.ctr("content", "ls", "-q").stdout == ""
+
+
+def test_archives_go_from_one_to_the_other(
+    ours: OurContainerd, theirs: RealContainerd, reference: str, base_dir: Path
+) -> None:
+    archives = []
+    for source, target in ((ours, theirs), (theirs, ours)):
+        archive = base_dir / f"{source.folder.name}.tar"
+        source.ctr("images", "pull", "--plain-http", reference)
+        source.ctr("images", "export", str(archive), reference)
+        source.ctr("images", "rm", "--sync", reference)
+        target.ctr("images", "import", str(archive))
+        assert reference in target.ctr("images", "ls", "-q").stdout
+        assert target.ctr("images", "check", "-q").stdout.split() == [reference]
+        target.ctr("images", "rm", "--sync", reference)
+        archives.append(archive.read_bytes())
+    assert archives[0] == archives[1]
+
+
+def test_an_image_is_mounted_and_fetched(ours: OurContainerd, reference: str, base_dir: Path) -> None:
+    ours.ctr("content", "fetch", "--plain-http", reference)
+    digest = ours.ctr("images", "ls").stdout.splitlines()[1].split()[2]
+    assert '"layers"' in ours.ctr("content", "get", digest).stdout
+    ours.ctr("images", "unpack", digest, check=False)
+    target = base_dir / "mounted"
+    target.mkdir()
+    try:
+        ours.ctr("images", "mount", reference, str(target))
+        assert (target / "replaced").read_bytes() == b"now a file"
+        assert not (target / "gone").exists()
+        assert sorted(one.name for one in (target / "opaque").iterdir()) == ["above", "again"]
+    finally:
+        ours.ctr("images", "unmount", "--rm", str(target), check=False)
+    ours.ctr("images", "rm", "--sync", reference)
+    assert ours.ctr("snapshots", "ls").stdout.splitlines()[1:] == []
