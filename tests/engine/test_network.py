@@ -375,6 +375,8 @@ def test_after_a_crash_the_dead_go_and_the_living_keep_their_ports(network: Netw
     stray.touch()
     again = network.crash()
     try:
+        with server(in_container(living), 80):
+            assert again.netns.call(ask, "127.0.0.1", 8080) == living.gateway
         again.do(again.service.reconcile({FIRST}))
         assert again.service._store.all() == [living]
         assert again.namespaces() == {FIRST[:12]}

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -35,13 +36,13 @@ class BridgeDriver:
         self._route.close()
         self._netfilter.close()
 
-    def setup(self) -> Bridge:
-        """Bridge, sysctls and firewall, whatever of them is there already."""
+    def setup(self, endpoints: Sequence[Endpoint] = ()) -> Bridge:
+        """Bridge, sysctls and firewall, whatever of them is there; `endpoints` keep their ports."""
         self.bridge = self._find_bridge() or self._make_bridge()
         _sysctl("ipv4/ip_forward", "1")
         self._allow_loopback()
         self.firewall = Firewall(self._netfilter, self.bridge)
-        self.firewall.install()
+        self.firewall.install(endpoints)
         return self.bridge
 
     def _allow_loopback(self) -> None:

@@ -14,7 +14,6 @@ from cutaway.engine.network.netlink import NLM_F_APPEND, NLM_F_CREATE, Message, 
 
 _SUBSYSTEM: Final = 10 << 8
 _NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE, _NEWSET, _NEWELEM, _DELELEM = 0, 2, 3, 6, 9, 12, 14
-_GETTABLE: Final = 1
 FAMILY_IPV4: Final = 2
 
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)  # hooks
@@ -46,10 +45,6 @@ def begin() -> Message:
 
 def end() -> Message:
     return Message(0x11, _header(10, 0), "commit a firewall transaction")
-
-
-def get_table(table: str) -> Message:
-    return Message(_SUBSYSTEM | _GETTABLE, _header() + attr(1, table), f"find the firewall table {table}")
 
 
 def add_table(table: str) -> Message:

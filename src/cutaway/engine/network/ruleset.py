@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from cutaway.engine.network import nftables as nft
-from cutaway.engine.network.model import PROTOCOLS, Bridge, PortMapping
+from cutaway.engine.network.model import PROTOCOLS, Bridge, Endpoint, PortMapping
 from cutaway.engine.network.netlink import Message, Netlink
 from cutaway.errors import NotFound
 
@@ -40,32 +40,29 @@ class Firewall:
         self._bridge = bridge
         self.table = f"cutaway-{bridge.name}" if bridge.name != "cutaway0" else "cutaway"
 
-    def install(self) -> None:
-        """Put the table in place, instead of what an earlier engine may have left, in one transaction."""
+    def install(self, endpoints: Sequence[Endpoint] = ()) -> None:
+        """Put the table in place, instead of what an earlier engine may have left, in one transaction.
+
+        The ports of `endpoints` are published in it, so that those of running containers never close.
+        """
         # Adding first makes the deletion succeed whether or not it was there.
         start = [nft.add_table(self.table), nft.delete_table(self.table), nft.add_table(self.table)]
-        self._commit([*start, *self._maps(), *self._chains(), *self._rules()])
-
-    def present(self) -> bool:
-        try:
-            self._netlink.request([nft.get_table(self.table)])
-        except NotFound:
-            return False
-        return True
+        owners = {_key(port): (entry.address, port) for entry in endpoints for port in entry.ports}
+        ports = [self._element(address, port) for address, port in owners.values()]
+        self._commit([*start, *self._maps(), *self._chains(), *self._rules(), *ports])
 
     def remove(self) -> None:
         self._commit([nft.add_table(self.table), nft.delete_table(self.table)])
 
     def publish(self, address: str, ports: Sequence[PortMapping]) -> None:
-        """Lead host ports to a container. Raises `AlreadyExists` when one is taken."""
-        target = ipaddress.IPv4Address(address).packed
-        messages = []
-        for port in ports:
-            name, key = _key(port)
-            value = target + struct.pack(">Hxx", port.container_port)
-            messages.append(nft.add_element(self.table, name, key, value, f"publish {port}"))
-        if messages:
-            self._commit(messages)
+        """Lead host ports to a container; again is no error. Raises `AlreadyExists` when one is taken."""
+        if ports:
+            self._commit([self._element(address, port) for port in ports])
+
+    def _element(self, address: str, port: PortMapping) -> Message:
+        name, key = _key(port)
+        value = ipaddress.IPv4Address(address).packed + struct.pack(">Hxx", port.container_port)
+        return nft.add_element(self.table, name, key, value, f"publish {port}")
 
     def unpublish(self, ports: Sequence[PortMapping]) -> None:
         """Undo `publish`; one that is not published is no error."""

@@ -166,7 +166,7 @@ class NetworkService:
     def _setup(self) -> None:
         if self._driver is None:
             self._driver = BridgeDriver(self._bridge_name, self._bip, self._own_bridge)
-        self._driver.setup()
+        self._driver.setup([entry for entry in self._store.all() if entry.ports])
 
     def _bridge(self) -> BridgeDriver:
         if self._driver is None or self._driver.bridge is None:
@@ -255,11 +255,13 @@ class NetworkService:
                 sandbox.remove(path)
 
     def _retake_ports(self, endpoint: Endpoint) -> None:
-        """The firewall's table was written anew at setup, and our sockets died with the last engine."""
+        """Our sockets died with the last engine; a port that another program has by now is lost."""
         try:
             self._ports.hold(endpoint.container_id, endpoint.ports)
         except FailedPrecondition as error:
             log.warning("a published port of %s is lost: %s", endpoint.container_id[:12], error)
+            if self._driver is not None and self._driver.firewall is not None:
+                self._driver.firewall.unpublish(endpoint.ports)
             return
         self._firewall_publish(endpoint)
 
