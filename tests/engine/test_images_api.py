@@ -120,13 +120,15 @@ def test_failure_after_it_is_a_line(stack: Stack) -> None:
 
 def test_client_that_goes_away_ends_the_pull(stack: Stack) -> None:
     async def work(client: Client, registry: FakeRegistry, told: Told) -> None:
-        image, ended = small_image("left alone"), asyncio.Event()
+        image = small_image("left alone")
+        begun, ended = asyncio.Event(), asyncio.Event()
         registry.add(image)
 
         async def hang(request: web.Request) -> web.StreamResponse:
             response = web.StreamResponse()
             response.content_length = len(image.blobs()[1].data)
             await response.prepare(request)
+            begun.set()
             try:
                 await asyncio.Event().wait()
             finally:
@@ -136,7 +138,7 @@ def test_client_that_goes_away_ends_the_pull(stack: Stack) -> None:
         registry.on(image.blobs()[1].digest, hang)
         query = {"fromImage": registry.reference()}
         async with client.post("/images/create", params=query) as response:
-            await response.content.readline()
+            await asyncio.wait_for(begun.wait(), 20)
             response.close()
         await asyncio.wait_for(ended.wait(), 20)
 
