@@ -23,6 +23,7 @@ import socket
 import sys
 
 from cutaway.linux import processes
+from cutaway.shim.launch import replace_environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -149,8 +150,7 @@ def _become(request: Request, descriptors: list[int]) -> "NoReturn":
         for target, fd in enumerate(descriptors):
             os.dup2(fd, target)
         processes.close_from(3)
-        os.environ.clear()
-        os.environ.update(request.env)
+        replace_environment(request.env)
         os.chdir(request.cwd)
         sys.argv = list(request.argv)
         from cutaway.shim.main import main
