@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from cutaway.containerd import config as settings
+from cutaway.containerd import publish
 from cutaway.containerd.locks import RootLock, clear_socket
 from cutaway.errors import CutawayError, PermissionDenied
 from cutaway.trace import otlp, spans
@@ -29,8 +30,10 @@ GRACE_SECONDS = 5.0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the daemon until SIGTERM or SIGINT; returns the exit code."""
+    """Run the daemon until SIGTERM or SIGINT, or the command `publish`; returns the exit code."""
     try:
+        if publish.asked_for(words := sys.argv[1:] if argv is None else argv):
+            return publish.main(words)
         config = settings.load(argv)
         start_logging(config)
         with ExitStack() as held:
