@@ -1,12 +1,14 @@
-"""SIGKILL in the middle of writes: what a restart finds is whole, and clients go on where they were."""
+"""SIGKILL in the middle of writes, lost files, full disks: what is left is whole, and clients go on."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import sqlite3
+import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,8 +16,8 @@ import grpc
 import pytest
 
 from containerd import layers
-from containerd.client import COMMIT, STAT, WRITE, Client, digest_of
-from cutaway.pb import images_pb2, leases_pb2
+from containerd.client import COMMIT, LAYER, STAT, WRITE, Client, digest_of
+from cutaway.pb import content_pb2, images_pb2, leases_pb2
 from cutaway.pb.content_pb2 import WriteContentRequest as Request
 from support.netns import NetNs
 from support.stack import OurContainerd
@@ -177,3 +179,35 @@ def test_a_second_daemon_is_refused_at_once(base_dir: Path, netns: NetNs) -> Non
         assert first.ctr("version").returncode == 0
         assert first.stop() == 0
         assert not os.path.exists(first.address)
+
+
+@pytest.fixture
+def small_disk(base_dir: Path) -> Iterator[Path]:
+    """A daemon's root on a disk of 16 MiB."""
+    root = base_dir / "ctd/root"
+    root.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "small", root], check=True)
+    yield root
+    subprocess.run(["umount", root], check=False, capture_output=True)
+
+
+def test_a_full_disk_is_said_and_survived(base_dir: Path, netns: NetNs, small_disk: Path) -> None:
+    def refuses(function: Callable[[], object]) -> str:
+        with pytest.raises(grpc.RpcError) as caught:
+            function()
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        return str(caught.value.details())
+
+    with OurContainerd(base_dir, netns) as daemon, Client(daemon.address) as client:
+        assert daemon.root == small_disk
+        kept = client.ingest(b"kept", labels={"containerd.io/gc.root": "x"})
+        assert refuses(lambda: client.ingest(os.urandom(20 << 20), "big")) == "No space left on device"
+        client.call(content_pb2, "Content/Abort", content_pb2.AbortRequest(ref="big"))
+        layer = client.ingest(gzip.compress(layers.Tar().add("file", data=bytes(20 << 20)).bytes()))
+        said = refuses(lambda: client.apply(layer, client.prepare("x"), f"{LAYER}+gzip"))
+        assert said.endswith('layer entry "file": No space left on device')
+        client.collect()
+        assert [info.digest for info in client.blobs()] == [kept]
+        assert client.read(client.ingest(os.urandom(4 << 20)))
+        assert "Traceback" not in daemon.log.read_text()
+        assert broken(daemon.root) == []

@@ -67,7 +67,7 @@ def settled(text: str, daemon: Containerd) -> str:
     text = re.sub(
         r"[^\s,]+=[^\s,]*(,[^\s,]+=[^\s,]*)+", lambda row: ",".join(sorted(row[0].split(","))), text
     )
-    return "\n".join(sorted(re.sub(r"[ \t]+", " ", text).strip().splitlines()))
+    return "\n".join(sorted(" ".join(line.split()) for line in text.strip().splitlines()))
 
 
 HELLO = "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"  # of hello and a line's end

@@ -73,8 +73,7 @@ def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             await database.write(fails)
         assert await database.read(namespaces.all_of_them) == []
-        await database.write(namespaces.create, "ns", {})
-        await database.flush()
+        await database.write_durably(namespaces.create, "ns", {})
         assert await database.read(namespaces.all_of_them) == [("ns", {})]
         database.close()
 

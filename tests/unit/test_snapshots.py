@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,16 @@ from cutaway.errors import FailedPrecondition, InvalidArgument, NotFound
 DEPTH = 1200  # beyond the interpreter's recursion limit, and PATH_MAX by far
 
 
-def deep(root: Path) -> Path:
-    """A tree whose deepest directory has no path that the kernel takes."""
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A tree whose deepest directory has no path that the kernel takes, nor pytest could remove."""
+    root = tmp_path / "deep"
+    root.mkdir()
+    yield dig(root)
+    trees.remove(root)
+
+
+def dig(root: Path) -> Path:
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     for level in range(DEPTH):
         os.mkdir("deep-name", dir_fd=fd)
@@ -38,23 +47,23 @@ def deep(root: Path) -> Path:
     return root
 
 
-def test_a_tour_sees_everything_at_any_depth(tmp_path: Path) -> None:
-    steps = list(trees.tour(deep(tmp_path)))
+def test_a_tour_sees_everything_at_any_depth(deep: Path) -> None:
+    steps = list(trees.tour(deep))
     assert sum(step.name == "deep-name" for step in steps) == DEPTH
     assert sum(step.name == "link" for step in steps) == DEPTH / 100
     assert sum(step.name == "" for step in steps) == DEPTH + DEPTH / 100 + 1
 
 
-def test_a_deep_tree_is_measured_copied_and_removed(tmp_path: Path) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
-    source.mkdir()
+def test_a_deep_tree_is_measured_copied_and_removed(deep: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
     target.mkdir()
     before = len(os.listdir("/proc/self/fd"))
-    copy(deep(source), target)
-    assert trees.usage(target)[1] == trees.usage(source)[1] == DEPTH + 2 * DEPTH // 100 + 1
-    trees.remove(source)
-    trees.remove(target)
-    assert list(tmp_path.iterdir()) == []
+    try:
+        copy(deep, target)
+        assert trees.usage(target)[1] == trees.usage(deep)[1] == DEPTH + 2 * DEPTH // 100 + 1
+    finally:
+        trees.remove(target)
+    assert list(tmp_path.iterdir()) == [deep]
     assert len(os.listdir("/proc/self/fd")) == before
 
 

@@ -50,7 +50,7 @@ class Collector:
         """Remove what nothing needs, and return when it is gone."""
         async with self._running:
             with spans.span("garbage collection") as span:
-                found = await self._db.write(sweep, self._content.is_being_written)
+                found = await self._db.write_durably(sweep, self._content.is_being_written)
                 await self._content.sweep(sorted(found.digests))
                 await self._content.drop(found.folders)
                 await self._snapshots.sweep(found.snapshots)

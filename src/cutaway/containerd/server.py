@@ -31,7 +31,7 @@ import grpc.aio
 
 from cutaway.containerd import names
 from cutaway.containerd.services.errors import as_expected, code_of
-from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument, Unimplemented
+from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument, Unimplemented, Unknown
 from cutaway.pb.service import Method, methods
 from cutaway.trace import context as trace_context
 from cutaway.trace import spans
@@ -176,14 +176,16 @@ def _call(method: Method, context: grpc.aio.ServicerContext) -> Call:
 
 
 async def _fail(context: grpc.aio.ServicerContext, method: Method, error: Exception) -> None:
-    """Answer with a status. Only what is no expected failure is worth a traceback, in the log."""
+    """Answer with a status. Only what nobody expected is worth a traceback, in the log."""
     if isinstance(error, grpc.aio.AbortError):
         raise error
     expected = as_expected(error)
     if isinstance(error, CutawayError):
         log.debug("%s: %s", method.path, error)
-    else:
+    elif isinstance(expected, Unknown):
         log.error("%s: %s", method.path, expected, exc_info=error)
+    else:
+        log.warning("%s: %s", method.path, expected)
     await context.abort(code_of(expected), str(expected) or type(expected).__name__)
 
 

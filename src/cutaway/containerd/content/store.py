@@ -60,12 +60,11 @@ class ContentStore:
     async def delete(self, namespace: str, digest: str, lease: str = "") -> None:
         """Take a blob out of a namespace; the last one takes the file with it. Raises `NotFound`."""
         names.validate_digest(digest)
-        await self._db.write(blobs.delete, namespace, digest, lease)
+        await self._db.write_durably(blobs.delete, namespace, digest, lease)
         await self.sweep([digest])
 
     async def sweep(self, digests: Sequence[str]) -> None:
-        """Remove the files of blobs that nobody records any more."""
-        await self._db.flush()
+        """Remove the files of blobs that nobody records any more, which must be on the disk by now."""
         await self._db.write(self._sweep, digests)
 
     def _sweep(self, tx: Transaction, digests: Sequence[str]) -> None:
@@ -143,8 +142,9 @@ class ContentStore:
 
     async def _abort(self, namespace: str, ref: str, lease: str) -> None:
         ingest = await self._db.read(blobs.ingest, namespace, ref)
-        await self._db.write(blobs.end, namespace, ref, lease)
+        # The bytes go first: they may be why the disk is full, and records need room too.
         await self._workers.run(self.files.drop, ingest.folder)
+        await self._db.write(blobs.end, namespace, ref, lease)
 
     @asynccontextmanager
     async def write(

@@ -5,14 +5,16 @@ database, and a long commit delays no reader. A function that is given to `write
 it takes effect as a whole or, when the function raises, not at all.
 
 SQLite runs in WAL mode with `synchronous=NORMAL`: a killed daemon loses nothing; a machine that loses
-power may lose the last transactions, never their order. Who destroys what a lost transaction may still
-refer to calls `flush` first.
+power may lose the last transactions, never their order. Who then destroys what a lost transaction would
+still refer to writes durably.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
+import os
 import sqlite3
 import uuid
 from collections.abc import Callable
@@ -24,6 +26,21 @@ from cutaway.containerd.metadata.schema import migrate
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+log = logging.getLogger("containerd.metadata")
+
+# Bytes of the write-ahead log that are there from the start; a checkpoint comes after half of it.
+RESERVE = 4 << 20
+_PAGE = 4096
+
+_PRAGMAS = (
+    f"page_size={_PAGE}",
+    "journal_mode=WAL",
+    "synchronous=NORMAL",
+    "foreign_keys=ON",
+    "temp_store=MEMORY",
+    f"wal_autocheckpoint={RESERVE // 2 // _PAGE}",
+)
 
 Transaction = sqlite3.Connection
 """What the functions given to `read` and `write` get: a connection within a transaction."""
@@ -40,6 +57,7 @@ class Database:
         except BaseException:
             self._writer.close()
             raise
+        reserve(path)
         self._reader = connect(path)
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="metadata-write")
         self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="metadata-read")
@@ -52,6 +70,20 @@ class Database:
         A caller that is cancelled stops waiting; the transaction is made all the same.
         """
         return await _on(self._write_thread, lambda: self.write_now(function, *args, **kwargs))
+
+    async def write_durably(
+        self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `write`, and returns when this and all transactions before it are on the disk."""
+
+        def durably() -> T:
+            self._writer.execute("PRAGMA synchronous=FULL")
+            try:
+                return self.write_now(function, *args, **kwargs)
+            finally:
+                self._writer.execute("PRAGMA synchronous=NORMAL")
+
+        return await _on(self._write_thread, durably)
 
     async def read(
         self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
@@ -82,10 +114,6 @@ class Database:
         finally:
             self._reader.execute("COMMIT")
 
-    async def flush(self) -> None:
-        """Put all transactions so far on the disk."""
-        await _on(self._write_thread, lambda: self._writer.execute("PRAGMA wal_checkpoint(FULL)").fetchall())
-
     def close(self) -> None:
         """Wait for what runs, then close."""
         for thread in (self._write_thread, self._read_thread):
@@ -102,12 +130,27 @@ async def _on(thread: ThreadPoolExecutor, function: Callable[[], T]) -> T:
 def connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
     try:
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "temp_store=MEMORY"):
+        for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def reserve(path: Path) -> None:
+    """Give the write-ahead log its room in advance, so that a full disk can still be told to forget things.
+
+    SQLite starts from the log's beginning after each checkpoint and does not mind what lies behind its end.
+    """
+    try:
+        fd = os.open(f"{path}-wal", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, RESERVE)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        log.warning("no room is reserved for metadata: %s", error.strerror)
 
 
 def server_uuid(tx: Transaction) -> str:
