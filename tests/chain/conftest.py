@@ -42,9 +42,7 @@ def chain() -> Iterator[Chain]:
     ):
         registry.push_busybox()
         # Shims and runtimes inherit the collector's address from the daemon below the engine.
-        collector = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"unix://{os.fspath(base / 'eng' / 'exec' / 'otlp.sock')}"
-        }
-        with OurContainerd(base, netns, env=collector) as containerd:
+        collector = f"unix://{base / 'eng' / 'exec' / 'otlp.sock'}"
+        with OurContainerd(base, netns, env={"OTEL_EXPORTER_OTLP_ENDPOINT": collector}) as containerd:
             with OurEngine(base, netns, containerd.address) as engine:
                 yield Chain(containerd, engine, registry)
