@@ -22,7 +22,7 @@ from typing import Final, TypeVar
 
 import pytest
 
-from cutaway.engine.network import Endpoint, NetworkService, links, netlink, sandbox
+from cutaway.engine.network import Endpoint, NetworkService, links, netlink, nftables, sandbox
 from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument, NotFound
 from support.netns import NetNs, on_a_thread
 from support.process import wait_until
@@ -453,6 +453,16 @@ def test_a_bridge_that_is_not_there(base_dir: Path, netns: NetNs) -> None:
     network = Network(base_dir, netns, Settings(base_dir, bridge="br7"))
     with pytest.raises(NotFound, match="--bridge br7: there is no such interface"):
         network.do(network.service.setup())
+    network.close()
+
+
+def test_a_kernel_without_nf_tables(base_dir: Path, netns: NetNs, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network(base_dir, netns, Settings(base_dir))
+    unknown = netlink.Message(99 << 8, bytes(4), "add the firewall table")
+    monkeypatch.setattr(nftables, "add_table", lambda table: unknown)
+    with pytest.raises(CutawayError, match=r"cannot .*modprobe nf_tables.*--bridge=none"):
+        network.do(network.service.setup())
+    monkeypatch.undo()
     network.close()
 
 

@@ -24,7 +24,7 @@ from typing import Final
 from cutaway.engine.network import nftables as nft
 from cutaway.engine.network.model import PROTOCOLS, Bridge, Endpoint, PortMapping
 from cutaway.engine.network.netlink import Message, Netlink
-from cutaway.errors import NotFound
+from cutaway.errors import CutawayError, NotFound
 
 _ANY, _ONE = "any", "one"
 _ANY_ID, _ONE_ID = 1, 2
@@ -49,7 +49,13 @@ class Firewall:
         start = [nft.add_table(self.table), nft.delete_table(self.table), nft.add_table(self.table)]
         owners = {_key(port): (entry.address, port) for entry in endpoints for port in entry.ports}
         ports = [self._element(address, port) for address, port in owners.values()]
-        self._commit([*start, *self._maps(), *self._chains(), *self._rules(), *ports])
+        try:
+            self._commit([*start, *self._maps(), *self._chains(), *self._rules(), *ports])
+        except CutawayError as error:
+            raise type(error)(
+                f"{error}; the bridge network needs a kernel with nf_tables (modprobe nf_tables): "
+                "without one start with --bridge=none"
+            ) from None
 
     def remove(self) -> None:
         self._commit([nft.add_table(self.table), nft.delete_table(self.table)])
