@@ -18,8 +18,10 @@ def run(context: "Context", parsed: "Parsed") -> int:
 
     relay = Relay()
     try:
-        making = execution.execute(context, parsed, relay)
-        relay.begin()
-        return foreground.wait(making.pid, relay)
+        with foreground.Forwarding(relay) as forwarding:
+            making = execution.execute(context, parsed, relay)
+            forwarding.to(making.pid)
+            relay.begin()
+            return foreground.wait(making.pid, relay)
     finally:
         relay.end()

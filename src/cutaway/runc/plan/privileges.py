@@ -58,16 +58,24 @@ class PivotRoot(Step):
         return f"error jailing process inside rootfs: {reason}"
 
     def execute(self, here: Here) -> None:
-        os.fchdir(here.root)
         if self.pivot:
-            mounts.pivot_root(".", ".")
-            mounts.mount(None, ".", None, mounts.MS_SLAVE | mounts.MS_REC)
-            mounts.umount(".", mounts.MNT_DETACH)
+            _pivot(here.root)
         else:
+            os.fchdir(here.root)
             _move_to_top()
         os.chdir("/")
         os.close(here.root)
         here.root = -1
+
+
+def _pivot(root: int) -> None:
+    old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.fchdir(root)
+    mounts.pivot_root(".", ".")
+    os.fchdir(old)  # "." would still be the new root for mount(2), and for umount2(2) the old one
+    os.close(old)
+    mounts.mount(None, ".", None, mounts.MS_SLAVE | mounts.MS_REC)
+    mounts.umount(".", mounts.MNT_DETACH)
 
 
 def _move_to_top() -> None:

@@ -1,0 +1,159 @@
+"""Namespaces: new ones, others' by path, and what belongs to them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runc.bundles import Bundle, Runtime
+from support.process import wait_until
+
+pytestmark = [pytest.mark.root, pytest.mark.peers]
+
+FILES = {"network": "net", "mount": "mnt"}
+
+
+def out(runtime: Runtime, bundle: Bundle, name: str) -> str:
+    result = runtime("run", "--bundle", bundle, name)
+    assert (result.code, result.err) == (0, "")
+    return result.out
+
+
+@pytest.mark.parametrize("kind", ["pid", "network", "ipc", "uts", "mount", "cgroup"])
+def test_a_namespace_is_new_if_it_is_named(runtime: Runtime, bundle: Bundle, name: str, kind: str) -> None:
+    file = f"/proc/self/ns/{FILES.get(kind, kind)}"
+    found = out(runtime, bundle.namespace(kind).shell(f"readlink {file}"), name)
+    assert found.strip() != os.readlink(file)
+
+
+@pytest.mark.parametrize("kind", ["pid", "network", "ipc", "cgroup"])
+def test_a_namespace_is_the_runtimes_if_it_is_not(
+    runtime: Runtime, bundle: Bundle, name: str, kind: str
+) -> None:
+    bundle.linux["namespaces"] = [entry for entry in bundle.linux["namespaces"] if entry["type"] != kind]
+    file = f"/proc/self/ns/{FILES.get(kind, kind)}"
+    if kind == "network":  # sysfs shows a network namespace, and only its owner may mount it
+        bundle.config["mounts"] = [m for m in bundle.config["mounts"] if m["type"] != "sysfs"]
+    assert out(runtime, bundle.shell(f"readlink {file}"), name).strip() == os.readlink(file)
+
+
+@pytest.fixture
+def other() -> Iterator[int]:
+    """A process with namespaces of its own, first in its pid namespace."""
+    command = ["unshare", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "sleep", "1000"]
+    with subprocess.Popen(command) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        wait_until(lambda: bool(children.read_text().strip()), "unshare has forked")
+        yield int(children.read_text())
+        process.kill()
+
+
+@pytest.mark.parametrize("kind", ["network", "uts", "ipc", "pid"])
+def test_a_namespace_is_joined_by_its_path(
+    runtime: Runtime, bundle: Bundle, name: str, other: int, kind: str
+) -> None:
+    file = FILES.get(kind, kind)
+    bundle.namespace(kind, f"/proc/{other}/ns/{file}")
+    found = out(runtime, bundle.shell(f"readlink /proc/self/ns/{file}"), name)
+    assert found.strip() == os.readlink(f"/proc/{other}/ns/{file}")
+
+
+def test_loopback_is_up(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    assert (
+        out(runtime, bundle.shell("cat /sys/class/net/lo/operstate /sys/class/net/lo/flags"), name).split()[1]
+        == "0x9"
+    )  # up, loopback
+
+
+def test_hostname_and_sysctl(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    bundle.linux["sysctl"] = {"net.ipv4.ip_forward": "1", "kernel.shmmax": "12345678"}
+    bundle.shell("hostname; cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmax")
+    assert out(runtime, bundle, name) == "bundle\n1\n12345678\n"
+
+
+def map_ids(bundle: Bundle) -> Bundle:
+    """Make root of the container 200000 of the host, who owns the root directory and can reach it."""
+    bundle.path.parent.chmod(0o711)
+    os.chown(bundle.rootfs, 200000, 200000)
+    mapping = [{"containerID": 0, "hostID": 200000, "size": 65536}]
+    bundle.linux["uidMappings"] = bundle.linux["gidMappings"] = mapping
+    return bundle.namespace("user")
+
+
+def test_a_user_namespace_with_its_maps(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    bundle.shell("cat /proc/self/uid_map /proc/self/gid_map; id; echo x > /dev/null; stat -c %u /dev/pts")
+    found = out(runtime, map_ids(bundle), name).splitlines()
+    assert [line.split() for line in found[:2]] == [["0", "200000", "65536"]] * 2
+    assert found[2:] == ["uid=0 gid=0", "0"]
+
+
+def test_bind_mounts_in_a_user_namespace_reach_what_root_may(
+    runtime: Runtime, bundle: Bundle, name: str, place: Path
+) -> None:
+    (place / "closed/open").mkdir(parents=True)
+    (place / "closed/open/file").write_text("reached\n")
+    (place / "closed").chmod(0o700)
+    map_ids(bundle).mount("/mnt", "none", os.fspath(place / "closed/open"), "bind", "ro")
+    assert out(runtime, bundle.shell("cat /mnt/file"), name) == "reached\n"
+
+
+def test_exec_joins_the_user_namespace(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    map_ids(bundle).process["args"] = ["sleep", "1000"]
+    assert runtime.detached("run", "--detach", "--bundle", bundle, name).code == 0
+    result = runtime("exec", name, "sh", "-c", "id; cat /proc/self/uid_map")
+    assert result.out.split() == ["uid=0", "gid=0", "0", "200000", "65536"]
+
+
+def test_time_offsets(ours: Runtime, bundle: Bundle, name: str) -> None:
+    bundle.namespace("time").linux["timeOffsets"] = {"boottime": {"secs": 7000000, "nanosecs": 5}}
+    text = out(ours, bundle.shell("cat /proc/self/timens_offsets /proc/uptime"), name).split()
+    assert text[3:6] == ["boottime", "7000000", "5"]
+    assert float(text[6]) > 7000000
+
+
+def test_time_offsets_in_a_user_namespace(ours: Runtime, bundle: Bundle, name: str) -> None:
+    map_ids(bundle).namespace("time").linux["timeOffsets"] = {"monotonic": {"secs": 77}}
+    assert "monotonic          77" in out(ours, bundle.shell("cat /proc/self/timens_offsets"), name)
+
+
+def test_a_path_that_is_not_there(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    result = runtime("run", "--bundle", bundle.namespace("network", "/no/file"), name)
+    assert result.error == (
+        "runc run failed: unable to create new parent process: "
+        "namespace path: lstat /no/file: no such file or directory"
+    )
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/proc/self/ns/uts"])
+def test_a_path_of_another_kind_is_named(ours: Runtime, bundle: Bundle, name: str, path: str) -> None:
+    result = ours("run", "--bundle", bundle.namespace("network", path), name)
+    assert result.error == (
+        "runc run failed: unable to start container process: "
+        f"failed to setns into net namespace {path}: invalid argument"
+    )
+
+
+def test_without_a_pid_namespace_delete_ends_every_process(
+    runtime: Runtime, bundle: Bundle, name: str
+) -> None:
+    bundle.linux["namespaces"] = [entry for entry in bundle.linux["namespaces"] if entry["type"] != "pid"]
+    bundle.shell("sleep 1000 & exec sleep 1000")
+    runtime.detached("run", "--detach", "--bundle", bundle, name)
+    pids = [int(pid) for pid in runtime("ps", "--format", "json", name).out.strip("[]\n").split(",")]
+    wait_until(
+        lambda: len(runtime("ps", "--format", "json", name).out.split(",")) == 2, "both processes are there"
+    )
+    pids = [int(pid) for pid in runtime("ps", "--format", "json", name).out.strip("[]\n").split(",")]
+    assert runtime("delete", "--force", name).code == 0
+    wait_until(lambda: not any(_runs(pid) for pid in pids), "all processes are gone")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
+    except OSError:
+        return False
