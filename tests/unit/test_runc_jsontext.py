@@ -1,6 +1,8 @@
 """JSON without the json package says and reads what json does."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -54,3 +56,14 @@ def test_a_document_of_bad_text_is_refused_in_one_line(text: str | bytes) -> Non
 def test_what_has_no_form_in_json_is_not_written(value: object) -> None:
     with pytest.raises((TypeError, ValueError)):
         jsontext.dumps(value)
+
+
+def test_errors_are_worded_without_json_having_been_imported() -> None:
+    """Its absence is the very point, and the C scanner of older Pythons relies on its presence for errors."""
+    code = (
+        "import sys; from cutaway.oci import jsontext; assert 'json' not in sys.modules\n"
+        "try: jsontext.loads('{')\n"
+        "except ValueError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("Expecting property name")

@@ -44,18 +44,24 @@ def loads(text: str | bytes) -> "Any":
     if isinstance(text, bytes):
         text = text.decode()
     if not _accelerated:
-        import json
-
-        return json.loads(text, parse_constant=_no_constant)
+        return _with_json(text)
     start = _skip(text, 0)
     try:
         value, end = _make_scanner(_Options)(text, start)  # type: ignore[arg-type]  # only attributes are read
     except StopIteration as stop:
         raise ValueError(f"Expecting value: {_where(text, stop.value)}") from None
+    except SystemError:  # up to 3.12 the scanner cannot word an error unless json is there
+        return _with_json(text)
     end = _skip(text, end)
     if end != len(text):
         raise ValueError(f"Extra data: {_where(text, end)}")
     return value
+
+
+def _with_json(text: str) -> "Any":
+    import json
+
+    return json.loads(text, parse_constant=_no_constant)
 
 
 def _skip(text: str, index: int) -> int:

@@ -82,7 +82,7 @@ def _command(context: Context, name: str, words: list[str]) -> int:
         from cutaway.runc import usage
 
         text = str(error)
-        _print(f"Incorrect Usage{'' if 'requires' in text else f': {text}'}\n\n{usage.of_command(name)}")
+        _print(f"Incorrect Usage{'.' if 'requires' in text else f': {text}'}\n\n{usage.of_command(name)}")
         context.log.error(text)
         return 1
     return _traced(context, name, parsed)

@@ -38,8 +38,7 @@ def start(container: state.Container) -> None:
 
 def _run_poststart(container: state.Container) -> None:
     try:
-        # "created": what runc says here, though the program runs by now
-        hooks.run("poststart", container.record.hooks.poststart, container.oci_state(state.CREATED))
+        hooks.run("poststart", container.record.hooks.poststart, container.oci_state(state.RUNNING))
     except Exception:
         kill(container)
         raise
