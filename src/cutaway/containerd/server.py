@@ -194,10 +194,13 @@ _UNTRACED = trace_context.SpanContext("0" * 31 + "1", "0" * 15 + "1", sampled=Fa
 
 @contextmanager
 def _traced(call: Call) -> Iterator[None]:
-    """A span around a call that asks for one; otherwise nothing below it is recorded either."""
-    parent = trace_context.parse(call.metadata(trace_context.HEADER)) if spans.enabled() else None
-    if parent is None:
-        token = spans.attach(_UNTRACED)
+    """A span around a call that asks for one; otherwise nothing below it is recorded either.
+
+    Without a collector of our own the caller's context still goes down to shims, which may have one.
+    """
+    parent = trace_context.parse(call.metadata(trace_context.HEADER))
+    if parent is None or not spans.enabled():
+        token = spans.attach(parent or _UNTRACED)
         try:
             yield
         finally:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
 import socket
 import subprocess
 import sys
@@ -30,7 +31,7 @@ log = logging.getLogger("containerd.zygote")
 MODULE = "cutaway.shim.zygote"
 MAX_REPLY = 4096
 
-# A zygote that has lived for less than this many seconds is not replaced: the next would do no better.
+# A zygote that has ended of itself within this many seconds is not replaced: the next would do no better.
 MIN_LIFE = 5.0
 
 CLOSE_SECONDS = 2.0
@@ -97,11 +98,7 @@ class Zygote:
         self._abandon()
         if process is None:
             return
-        try:
-            process.wait(CLOSE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _reaped(process)
 
     def _begin(self) -> None:
         """Start a process. By exec, so it is safe beside gRPC's threads as well ."""
@@ -150,14 +147,15 @@ class Zygote:
 
     def _died(self) -> None:
         """Clear up after a process that has ended, and start another if that promises to help."""
-        pid, lived = self.pid, time.monotonic() - self._begun
+        process, lived = self._process, time.monotonic() - self._begun
         self._abandon()
-        if self._closing:
+        if self._closing or process is None:
             return
-        if lived < MIN_LIFE:
-            log.warning("zygote %d has ended at once; shims are executed from now on", pid)
+        killed = -_reaped(process) in (signal.SIGKILL, signal.SIGTERM)
+        if lived < MIN_LIFE and not killed:
+            log.warning("zygote %d has ended at once; shims are executed from now on", process.pid)
             return
-        log.warning("zygote %d has ended; starting another", pid)
+        log.warning("zygote %d has ended; starting another", process.pid)
         self._begin()
 
     def _abandon(self) -> None:
@@ -169,9 +167,16 @@ class Zygote:
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(Unavailable("zygote has ended"))
-        if self._process is not None:
-            self._process.poll()
         self._process = None
+
+
+def _reaped(process: subprocess.Popen[bytes]) -> int:
+    """The exit code of a process that is ending; one that does not is killed."""
+    try:
+        return process.wait(CLOSE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def start() -> Zygote:
