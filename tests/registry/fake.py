@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import web
@@ -39,6 +41,9 @@ class FakeRegistry:
     handlers: dict[str, Handler] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     bind: str = "127.0.0.1"
+    tls: bool = False
+    """Speak HTTPS with a certificate that nobody has signed."""
+    name: str = NAME
     resources: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def __aenter__(self) -> Self:
@@ -47,7 +52,7 @@ class FakeRegistry:
         # A client that goes away ends a handler that would send for ever.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self.bind, 0)
+        site = web.TCPSite(self._runner, self.bind, 0, ssl_context=_certificate() if self.tls else None)
         await site.start()
         self.port: int = self._runner.addresses[0][1]
         return self
@@ -100,7 +105,7 @@ class FakeRegistry:
 
     def usual(self, request: web.Request) -> web.StreamResponse:
         """What an honest registry answers."""
-        kind, _, name = request.path.removeprefix(f"/v2/{NAME}/").partition("/")
+        kind, _, name = request.path.removeprefix(f"/v2/{self.name}/").partition("/")
         if request.path == "/v2/":
             return web.json_response({})
         if kind == "manifests" and (manifest := self.manifests.get(name)):
@@ -110,6 +115,12 @@ class FakeRegistry:
             return web.Response(body=self.blobs[name], content_type="application/octet-stream")
         code = "MANIFEST_UNKNOWN" if kind == "manifests" else "BLOB_UNKNOWN"
         return refusal(404, code, code.lower().replace("_", " "))
+
+
+def _certificate() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(Path(__file__).with_name("localhost.pem"))
+    return context
 
 
 def refusal(status: int, code: str, message: str, **headers: str) -> web.Response:

@@ -11,9 +11,12 @@ from aiohttp import web
 from cutaway import errors
 from cutaway.oci.image_spec import Descriptor
 from cutaway.registry.client import blobs, manifests
-from cutaway.registry.client.client import Repository
+from cutaway.registry.client.client import RegistryClient, Repository
+from cutaway.registry.client.failures import RegistryUnreachable
 from cutaway.registry.client.settings import Credentials
-from registry.fake import NAME, FakeRegistry, refusal, run_with, small_image
+from cutaway.registry.reference import parse
+from cutaway.trace import spans
+from registry.fake import NAME, FakeRegistry, quick, refusal, run_with, small_image
 from support.images import Blob
 
 Repositories = Callable[..., Repository]
@@ -265,3 +268,86 @@ def test_registry_that_challenges_to_a_plain_http_realm_elsewhere_gets_no_passwo
             await pull_manifest(repository(credentials=LOGIN))
 
     run_with(work)
+
+
+def test_docker_hub_is_where_names_without_a_host_go() -> None:
+    async def work(registry: FakeRegistry, repository: Repositories) -> None:
+        registry.name = "library/app"
+        manifest = registry.add(small_image(), "latest")
+        client = RegistryClient(quick(docker_hub=f"http://{registry.host}"))
+        try:
+            hub = client.repository(parse("app").with_default_tag())
+            assert (await pull_manifest(hub)).descriptor.digest == manifest.digest
+            missing = client.repository(parse("app:2"))
+            with pytest.raises(errors.NotFound, match=r"^manifest for app:2 not found: manifest unknown: "):
+                await pull_manifest(missing)
+        finally:
+            await client.close()
+
+    run_with(work)
+
+
+def test_loopback_registry_with_tls_needs_no_signed_certificate_and_others_do() -> None:
+    async def work(_: FakeRegistry, __: Repositories) -> None:
+        async with FakeRegistry(tls=True) as registry:
+            manifest = registry.add(small_image())
+            client = RegistryClient(quick(docker_hub=f"https://{registry.host}"))
+            try:
+                mine = client.repository(parse(registry.reference()))
+                assert (await pull_manifest(mine)).descriptor.digest == manifest.digest
+                with pytest.raises(RegistryUnreachable) as caught:
+                    await pull_manifest(client.repository(parse("app:1")))
+            finally:
+                await client.close()
+            text = str(caught.value)
+            assert text.startswith(f'Get "https://{registry.host}/v2/": tls: ') and "certificate" in text
+
+    run_with(work)
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        (
+            "127.0.0.1:1/x:1",
+            'Get "http://127.0.0.1:1/v2/": dial tcp 127.0.0.1:1: connect: connection refused',
+        ),
+        ("registry.invalid/x:1", 'Get "https://registry.invalid/v2/": dial tcp: lookup registry.invalid: '),
+    ],
+)
+def test_unreachable_registries_are_told_in_dockers_words(reference: str, said: str) -> None:
+    async def work(_: FakeRegistry, __: Repositories) -> None:
+        client = RegistryClient(quick())
+        try:
+            with pytest.raises(RegistryUnreachable) as caught:
+                await pull_manifest(client.repository(parse(reference)))
+        finally:
+            await client.close()
+        assert str(caught.value).startswith(said)
+
+    run_with(work)
+
+
+def test_requests_blobs_and_tokens_are_recorded_without_secrets() -> None:
+    recorded: list[spans.Span] = []
+    spans.configure("test", recorded.append)
+    try:
+
+        async def work(registry: FakeRegistry, repository: Repositories) -> None:
+            registry.add(small_image())
+            registry.blobs[BIG.digest] = BIG.data
+            Tokens(registry)
+            mine = repository(credentials=LOGIN)
+            await pull_manifest(mine)
+            await read(mine, BIG)
+
+        run_with(work)
+    finally:
+        spans.configure("", None)
+    blob = next(span for span in recorded if span.name == "blob")
+    assert (blob.attributes["digest"], blob.attributes["bytes"]) == (BIG.digest, len(BIG.data))
+    requests = [span.attributes for span in recorded if span.name.startswith("HTTP ")]
+    assert {request.get("http.response.status_code") for request in requests} >= {200, 401}
+    assert any(str(request["url.full"]).endswith(f"/blobs/{BIG.digest}") for request in requests)
+    told = repr([span.attributes for span in recorded])
+    assert "secret" not in told and "token-1" not in told and "Basic" not in told

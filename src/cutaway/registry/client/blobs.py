@@ -13,6 +13,7 @@ from cutaway.oci.image_spec import Descriptor
 from cutaway.registry.client.client import Repository
 from cutaway.registry.client.transport import broken
 from cutaway.trace import spans
+from cutaway.trace.context import SpanContext
 
 CHUNK: Final = 1 << 20  # bytes at most in one piece
 MAX_RESUMES: Final = 5
@@ -32,7 +33,7 @@ async def stream(repository: Repository, descriptor: Descriptor) -> AsyncIterato
     try:
         while True:
             try:
-                async for piece in _from_offset(repository, descriptor, done):
+                async for piece in _from_offset(repository, descriptor, done, span.context):
                     digester.update(piece)
                     done += len(piece)
                     yield piece
@@ -58,10 +59,12 @@ class _Cut(Exception):
     """The connection ended before the blob did."""
 
 
-async def _from_offset(repository: Repository, descriptor: Descriptor, offset: int) -> AsyncIterator[bytes]:
+async def _from_offset(
+    repository: Repository, descriptor: Descriptor, offset: int, parent: SpanContext
+) -> AsyncIterator[bytes]:
     headers = {"Range": f"bytes={offset}-"} if offset else {}
     path = f"blobs/{descriptor.digest}"
-    async with repository.request("GET", path, headers, accepted=(200, 206)) as response:
+    async with repository.request("GET", path, headers, accepted=(200, 206), parent=parent) as response:
         # A server that ignores ranges starts afresh: pass over what we have.
         skip = 0 if _starts_at(response, offset) else offset
         left = descriptor.size - offset

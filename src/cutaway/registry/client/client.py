@@ -32,6 +32,7 @@ from cutaway.registry.client.settings import (
 from cutaway.registry.client.transport import AUTHORIZATION, Transport, read_bounded
 from cutaway.registry.reference import Reference
 from cutaway.trace import spans
+from cutaway.trace.context import SpanContext
 
 MAX_ERROR: Final = 64 << 10  # bytes of an error's body that are looked at
 
@@ -172,11 +173,18 @@ class Repository:
 
     @asynccontextmanager
     async def request(
-        self, method: str, path: str, headers: Mapping[str, str], *, accepted: Container[int] = (200,)
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        *,
+        accepted: Container[int] = (200,),
+        parent: SpanContext | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Request a path below this repository, authorized; its response has one of the accepted statuses.
 
-        Any other status raises the error that `failures` makes of it.
+        Any other status raises the error that `failures` makes of it. The request is recorded under
+        `parent`, or under the current span.
         """
         contact = await self.client.contact(self.endpoint, self.reference)
         url = f"{contact.base}/v2/{self.reference.path}/{path}"
@@ -184,7 +192,7 @@ class Repository:
         while True:
             attempts -= 1
             sent = await self._authorized(headers, self._challenges or contact.challenges)
-            async with self.client.transport.open(self.endpoint, method, url, sent) as response:
+            async with self.client.transport.open(self.endpoint, method, url, sent, parent) as response:
                 if response.status in accepted:
                     yield response
                     return

@@ -7,6 +7,7 @@ other than http(s). Nothing here knows what a manifest is.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import urllib.request
@@ -22,6 +23,7 @@ from cutaway.registry.client.failures import RegistryUnreachable, one_line
 from cutaway.registry.client.settings import ClientSettings, Endpoint, is_insecure
 from cutaway.trace import context as trace_context
 from cutaway.trace import spans
+from cutaway.trace.context import SpanContext
 
 MAX_REDIRECTS: Final = 5
 REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
@@ -51,14 +53,19 @@ class Transport:
 
     @asynccontextmanager
     async def open(
-        self, endpoint: Endpoint, method: str, url: str, headers: Mapping[str, str]
+        self,
+        endpoint: Endpoint,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        parent: SpanContext | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and give its response, whatever its status, with the body still to be read.
 
         A reset connection and a 5xx answer are tried again. Raises `RegistryUnreachable` when there is
         no connection, `Unavailable` when it breaks each time, `PermissionDenied` for a forbidden redirect.
         """
-        with spans.span(f"HTTP {method}", kind=spans.CLIENT) as span:
+        with spans.span(f"HTTP {method}", kind=spans.CLIENT, parent=parent) as span:
             span.set(**{"http.request.method": method, "url.full": _told(url)})
             if _is_local(endpoint, url):  # to anybody else, our traces are none of their business
                 headers = {**headers, trace_context.HEADER: span.context.traceparent}
@@ -188,7 +195,9 @@ def _no_connection(method: str, url: str, error: Exception) -> str:
         return f"{where}: dial tcp: lookup {error.host}: {(cause.strerror or 'no such host').lower()}"
     if isinstance(cause, ssl.SSLError) or isinstance(error, aiohttp.ClientSSLError):
         return f"{where}: tls: {one_line(str(cause))}"
-    return f"{where}: dial tcp {error.host}:{error.port}: connect: {(cause.strerror or str(cause)).lower()}"
+    # asyncio's own text for a refused connection is about its call; the errno's is about the cause.
+    reason = os.strerror(cause.errno) if cause.errno else str(cause)
+    return f"{where}: dial tcp {error.host}:{error.port}: connect: {reason.lower()}"
 
 
 def _told(url: str) -> str:
