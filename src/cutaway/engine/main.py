@@ -50,5 +50,5 @@ def _set_up_logging(level: str) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=_LEVELS[level], format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
-    for library in ("aiohttp", "asyncio", "grpc", "pyroute2"):
+    for library in ("aiohttp", "asyncio", "grpc"):
         logging.getLogger(library).setLevel(logging.WARNING)
