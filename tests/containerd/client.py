@@ -114,6 +114,18 @@ class Client:
         assert isinstance(applied, Descriptor)
         return applied
 
+    def view(self, key: str, parent: str) -> list[mount_pb2.Mount]:
+        request = snapshots_pb2.ViewSnapshotRequest(snapshotter="overlayfs", key=key, parent=parent)
+        return list(self.call(snapshots_pb2, "Snapshots/View", request).mounts)
+
+    def diff(
+        self, left: Sequence[mount_pb2.Mount], right: Sequence[mount_pb2.Mount], media_type: str = ""
+    ) -> Descriptor:
+        request = diff_pb2.DiffRequest(left=left, right=right, media_type=media_type)
+        made = self.call(diff_pb2, "Diff/Diff", request).diff
+        assert isinstance(made, Descriptor)
+        return made
+
     # The rest.
 
     def lease(self, id: str, **labels: str) -> None:

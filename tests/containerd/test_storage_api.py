@@ -13,14 +13,15 @@ import grpc
 import pytest
 import zstandard
 
-from containerd import layers
-from containerd.client import COMMIT, STAT, WRITE, Client, digest_of
+from containerd import layers, trees
+from containerd.client import COMMIT, LAYER, STAT, WRITE, Client, digest_of
 from cutaway.pb import (
     content_pb2,
     events_pb2,
     image_events_pb2,
     images_pb2,
     leases_pb2,
+    mount_pb2,
     snapshots_pb2,
 )
 from cutaway.pb.content_pb2 import WriteContentRequest as Request
@@ -266,8 +267,7 @@ def test_snapshots_stand_on_one_another(client: Client) -> None:
 def test_a_view_is_read_only(client: Client) -> None:
     client.prepare("a")
     client.commit("a", "base")
-    request = snapshots_pb2.ViewSnapshotRequest(snapshotter="overlayfs", key="v", parent="base")
-    (mount,) = client.call(snapshots_pb2, "Snapshots/View", request).mounts
+    (mount,) = client.view("v", "base")
     assert (mount.type, list(mount.options)) == ("bind", ["ro", "rbind"])
     fails(FailedPrecondition, "is not active", lambda: client.commit("v", "x"))
 
@@ -304,6 +304,56 @@ def test_native_snapshots_are_copies(client: Client) -> None:
     assert {one.name for one in (root / "opaque").iterdir()} == {"above"}
     assert (root / "replaced").read_bytes() == b"now a file"
     assert (root / "etc/passwd").read_bytes() == b"root:x:0:0:\n"
+
+
+def upper(mounts: list[mount_pb2.Mount]) -> Path:
+    return Path(
+        next(one for one in mounts[0].options if one.startswith("upperdir=")).removeprefix("upperdir=")
+    )
+
+
+@pytest.mark.parametrize("media_type", ["", LAYER, f"{LAYER}+gzip"])
+def test_what_changed_becomes_a_layer_again(client: Client, media_type: str) -> None:
+    client.apply(client.ingest(layers.base()), client.prepare("a"))
+    client.commit("a", "base")
+    changed = client.prepare("b", "base")
+    client.apply(client.ingest(layers.changes()), changed)
+    below = client.view("below", "base")
+    made = client.diff(below, changed, media_type)
+    assert made.media_type == (media_type or f"{LAYER}+gzip")
+    (info,) = [one for one in client.blobs() if one.digest == made.digest]
+    assert info.size == made.size
+    again = client.prepare("c", "base")
+    applied = client.apply(made.digest, again, made.media_type)
+    label = info.labels.get("containerd.io/uncompressed")
+    assert label == (None if media_type == LAYER else applied.digest)
+    assert seen(upper(again)) == seen(upper(changed))
+    whole = client.prepare("d")
+    client.apply(client.diff([], changed, media_type).digest, whole, made.media_type)
+    root = Path(whole[0].source)
+    assert not (root / "gone").exists()
+    assert (root / "usr/bin/through-a-link").read_bytes() == b"5"
+    assert (root / "usr/bin/su").stat().st_ino != (root / "usr/bin/sudo").stat().st_ino
+    assert {one.name for one in (root / "opaque").iterdir()} == {"above"}
+
+
+def seen(root: Path) -> dict[str, tuple[object, ...]]:
+    """What an upper directory shows, without times, which layers made from trees round to seconds.
+
+    An opaque directory may come back as whiteouts of what it hid.
+    """
+    found: dict[str, tuple[object, ...]] = {}
+    for name, what in trees.describe(root).items():
+        mode, uid, gid, device, _, _, _, content = what
+        if name != "opaque/below":
+            found[name] = (mode, uid, gid, device, content)
+    return found
+
+
+def test_a_layer_made_twice_is_the_same(client: Client) -> None:
+    mounts = client.prepare("a")
+    client.apply(client.ingest(layers.base()), mounts)
+    assert client.diff([], mounts) == client.diff([], mounts)
 
 
 def test_garbage_is_collected_when_asked_for(daemon: Containerd, client: Client) -> None:

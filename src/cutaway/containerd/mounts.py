@@ -44,6 +44,19 @@ class Mount:
         return next((one[len(prefix) :] for one in self.options if one.startswith(prefix)), "")
 
 
+def read_only(mount: Mount) -> Mount:
+    """The same tree, so that looking at it changes nothing.
+
+    An overlay's upper directory becomes its topmost lower one: two overlays must not share an upper.
+    """
+    if mount.type == "overlay" and (upper := mount.option("upperdir")):
+        kept = [one for one in mount.options if not one.startswith(("upperdir=", "workdir=", "lowerdir="))]
+        return Mount("overlay", mount.source, (*kept, f"lowerdir={upper}:{mount.option('lowerdir')}"))
+    return Mount(
+        mount.type, mount.source, (*(one for one in mount.options if one != "rw"), "ro"), mount.target
+    )
+
+
 @contextmanager
 def mounted(mounts: Sequence[Mount], folder: Path) -> Iterator[Path]:
     """Mount all of them, one over the other, on a fresh directory below `folder`, for a while.

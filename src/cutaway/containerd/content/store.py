@@ -259,6 +259,12 @@ class Session:
         else:
             await self._store.workers.finish(writer.write, data)
 
+    async def take(self, source: int, size: int) -> None:
+        """Write what a file has, from its beginning, unless it is known."""
+        if self._writer:
+            await self._store.workers.finish(self._writer.truncate)
+            await self._store.workers.finish(self._writer.copy_from, source, size)
+
     async def truncate(self) -> None:
         writer = self._writer or await self._own_copy(0)
         await self._store.workers.finish(writer.truncate)

@@ -1,23 +1,31 @@
-"""containerd.services.diff.v1.Diff: layers into snapshots."""
+"""containerd.services.diff.v1.Diff: layers into snapshots, and what differs between two as a layer."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import tempfile
+import uuid
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from cutaway.containerd.app import App
-from cutaway.containerd.mounts import Mount, mounted
+from cutaway.containerd.mounts import Mount, mounted, read_only
+from cutaway.containerd.pack.changes import changes
+from cutaway.containerd.pack.compress import OCI, Packed, compressor, pack
+from cutaway.containerd.pack.tar import layer
 from cutaway.containerd.server import Call, Service
 from cutaway.containerd.services.convert import from_mount
 from cutaway.containerd.unpack.apply import Applied, apply
-from cutaway.errors import CutawayError, InvalidArgument
+from cutaway.containerd.unpack.paths import DIRECTORY
+from cutaway.errors import AlreadyExists, CutawayError, InvalidArgument
 from cutaway.pb import diff_pb2 as pb
 from cutaway.pb.descriptor_pb2 import Descriptor
 from cutaway.trace import spans
 
-LAYER = "application/vnd.oci.image.layer.v1.tar"
+# On a layer's blob: the digest of what comes out when it is decompressed.
+UNCOMPRESSED = "containerd.io/uncompressed"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -41,7 +49,37 @@ class Diff(Service):
             raise type(error)(f"failed to extract layer {digest}: {error}") from None
         finally:
             os.close(fd)
-        return pb.ApplyResponse(applied=Descriptor(media_type=LAYER, digest=done.diff_id, size=done.size))
+        return pb.ApplyResponse(applied=Descriptor(media_type=OCI, digest=done.diff_id, size=done.size))
+
+    async def diff(self, request: pb.DiffRequest, call: Call) -> pb.DiffResponse:
+        media_type = request.media_type or f"{OCI}+gzip"
+        compressor(media_type)  # before anything is done for a type that is not known
+        old, new = ([from_mount(one) for one in side] for side in (request.left, request.right))
+        with tempfile.TemporaryFile(dir=self._app.config.content_root) as file:
+            with spans.span("pack", media_type=media_type) as span:
+                made = await self._app.workers.finish(self._pack, old, new, media_type, file.fileno())
+                span.set(diff_id=made.diff_id, digest=made.digest, size=made.size)
+            ref = request.ref or f"diff-{uuid.uuid4()}"
+            labels = dict(request.labels)
+            if made.digest != made.diff_id:
+                labels[UNCOMPRESSED] = made.diff_id
+            store, namespace = self._app.content, call.namespace
+            try:
+                async with store.write(namespace, ref, made.size, made.digest, call.lease) as session:
+                    await session.take(file.fileno(), made.size)
+                    await session.commit(made.size, made.digest, labels)
+            except AlreadyExists:
+                paths = [f"labels.{key}" for key in labels]
+                await store.update(namespace, made.digest, labels, paths)
+        return pb.DiffResponse(diff=Descriptor(media_type=media_type, digest=made.digest, size=made.size))
+
+    def _pack(self, old: Sequence[Mount], new: Sequence[Mount], media_type: str, fd: int) -> Packed:
+        """Compare two trees, neither of which is written to meanwhile by us."""
+        folder = self._app.config.state / "mounts"
+        with ExitStack() as held:
+            left = _opened(held, [read_only(one) for one in old], folder) if old else None
+            right = _opened(held, [read_only(one) for one in new], folder)
+            return pack(layer(right, changes(left, right)), media_type, fd)
 
     def _unpack(self, fd: int, mounts: Sequence[Mount], sync: bool) -> Applied:
         """Where the mounts show a plain directory in the end, that is written to, and nothing is mounted."""
@@ -57,6 +95,13 @@ class Diff(Service):
             raise InvalidArgument("a layer needs a mount to be unpacked into: invalid argument")
         with mounted(mounts, self._app.config.state / "mounts") as target:
             return _apply(fd, target, (), overlay=False, sync=sync)
+
+
+def _opened(held: ExitStack, mounts: Sequence[Mount], folder: Path) -> int:
+    root = held.enter_context(mounted(mounts, folder))
+    fd = os.open(root, DIRECTORY)
+    held.callback(os.close, fd)
+    return fd
 
 
 def _apply(fd: int, root: Path, lowers: Sequence[Path], *, overlay: bool, sync: bool) -> Applied:

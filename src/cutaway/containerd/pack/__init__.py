@@ -1,0 +1,1 @@
+"""Layers made: what differs between two trees, as a tar stream that is the same each time."""
