@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pytest
 from aiohttp import web
 
 from cutaway import errors
+from cutaway.engine.containerd_client import ContainerdClient
 from cutaway.engine.images import EmbeddedSettings, ImageService, ImageSettings
 from cutaway.engine.images.progress import Event
+from cutaway.pb import content_pb2
+from cutaway.pb.service import methods
 from cutaway.registry.client.platforms import parse_platform
 from cutaway.registry.reference import parse
 from engine.image_stack import BOTH, Stack, running
@@ -186,6 +190,28 @@ def test_cancelled_pull_leaves_nothing_unfinished(stack: Stack) -> None:
 
     stack.run(work)
     assert not any(stack.left().values())
+
+
+def test_write_that_a_killed_engine_left_is_cleared_away(stack: Stack) -> None:
+    async def work(images: ImageService, registry: FakeRegistry) -> None:
+        image = small_image("left half done")
+        registry.add(image)
+        layer = image.blobs()[1]
+        request = content_pb2.WriteContentRequest(
+            action=content_pb2.WRITE, ref=f"cutaway-{layer.digest}", offset=0, data=b"half of it"
+        )
+        client = ContainerdClient(os.fspath(stack.containerd.address), stack.namespace)
+        async with client.bidi(methods(content_pb2.DESCRIPTOR, "Content")["Write"]) as writing:
+            await writing.ask(request)
+            await writing.done()
+            while await writing.receive() is not None:
+                pass
+        await client.close()
+        assert layer.digest in stack.left()["ingests"]
+        await images.pull(parse(registry.reference()))
+        assert not stack.left()["ingests"]
+
+    stack.run(work)
 
 
 def test_two_pulls_at_once_fetch_a_shared_layer_once(stack: Stack) -> None:

@@ -76,6 +76,36 @@ def test_last_name_takes_the_image_along_and_others_only_untag(stack: Stack) -> 
     assert not any(stack.left().values()) and not stack.content()
 
 
+def test_image_that_was_dangling_goes_with_its_next_last_name(stack: Stack) -> None:
+    async def work(images: ImageService, registry: FakeRegistry) -> None:
+        old = await pulled(images, registry, "was dangling")
+        new = await pulled(images, registry, "took its tag")
+        await images.tag(old.id, "again")
+        removed = await images.remove("again")
+        assert [step.get("Untagged", "").partition("@")[0] for step in removed[:2]] == [
+            "again:latest",
+            "again",
+        ]
+        assert {"Deleted": old.id} in removed
+        assert [item["Id"] for item in await images.list()] == [new.id]
+
+    stack.run(work)
+
+
+def test_image_pulled_by_digest_has_no_tag_and_is_not_dangling(stack: Stack) -> None:
+    async def work(images: ImageService, registry: FakeRegistry) -> None:
+        manifest = registry.add(small_image("by digest"))
+        reference = parse(registry.reference()).with_digest(manifest.digest)
+        image = await images.pull(reference)
+        (item,) = await images.list()
+        assert (item["RepoTags"], item["RepoDigests"]) == ([], [reference.familiar])
+        assert not await images.list({"dangling": ["true"]})
+        removed = await images.remove(reference.familiar)
+        assert removed[:2] == [{"Untagged": reference.familiar}, {"Deleted": image.id}]
+
+    stack.run(work)
+
+
 def test_image_in_use_by_name(stack: Stack) -> None:
     async def work(images: ImageService, registry: FakeRegistry) -> None:
         image, name = await pulled(images, registry, "in use"), registry.reference()

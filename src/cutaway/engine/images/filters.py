@@ -30,7 +30,7 @@ def matches(image: Image, filters: Filters, bounds: Mapping[str, int]) -> bool:
         return False
     if "since" in bounds and created <= bounds["since"]:
         return False
-    if "dangling" in filters and _dangling(filters["dangling"]) is bool(image.repo_tags):
+    if "dangling" in filters and _dangling(filters["dangling"]) is bool(image.references):
         return False
     if not all(_has_label(image, label) for label in filters.get("label", ())):
         return False

@@ -58,7 +58,7 @@ class Remover:
         wanted = reference.parse(text).with_default_tag()
         name = str(wanted.with_digest(wanted.digest) if wanted.digest else wanted)
         names = [name] if name in image.names else _names_by_digest(image, wanted.familiar)
-        others = [entry for entry in image.names if entry not in names]
+        others = [str(entry) for entry in image.references if str(entry) not in names]
         if not others and not force and (using := users(image.id)):
             raise errors.FailedPrecondition(
                 f'conflict: unable to remove repository reference "{text}" (must force) - container '
@@ -66,6 +66,8 @@ class Remover:
             )
         if not others:
             _check_running(image, users)
+            # A name that was given for the lack of any other goes with the last of the others.
+            names += [entry for entry in image.names if entry not in names]
         return await self._delete(image, names, others, tell)
 
     async def _by_id(self, image: Image, force: bool, users: Users, tell: Untagged) -> Removed:

@@ -26,6 +26,7 @@ from cutaway.trace import spans
 from cutaway.trace.context import SpanContext
 
 MAX_REDIRECTS: Final = 5
+READ_BUFFER: Final = 1 << 20  # bytes; the pieces of a blob are about as large
 REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 AUTHORIZATION: Final = "Authorization"
 
@@ -148,6 +149,7 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             # A blob is stored as it was digested: whoever sends it compressed must not have it undone.
             auto_decompress=False,
+            read_bufsize=READ_BUFFER,
             headers={"User-Agent": self.settings.user_agent, "Accept-Encoding": "identity"},
             timeout=aiohttp.ClientTimeout(
                 total=None,
