@@ -7,7 +7,7 @@ on the client's side raise `InvalidArgument` with docker's words.
 import os
 
 from cutaway.cli import terminal
-from cutaway.cli.mounts import mount_of, volumes_of
+from cutaway.cli.mounts import volumes_of
 from cutaway.cli.ports import exposed, publish
 from cutaway.cli.variables import environment, labels, pairs
 from cutaway.errors import InvalidArgument
@@ -79,6 +79,9 @@ _HEALTH_NUMBERS = {
     "health-start-period": "StartPeriod",
     "health-timeout": "Timeout",
 }
+
+
+BUILT_IN_NETWORKS = ("default", "bridge", "host", "none")
 
 
 def create_body(
@@ -180,7 +183,7 @@ def _host_config(values: "Values") -> "dict[str, Any]":
     if values.given("tmpfs"):
         host["Tmpfs"] = {text.partition(":")[0]: text.partition(":")[2] for text in values.texts("tmpfs")}
     if values.given("mount"):
-        host["Mounts"] = [mount_of(text) for text in values.texts("mount")]
+        host["Mounts"] = values.items("mount")
     host |= _security(values.texts("security-opt"))
     return host
 
@@ -193,6 +196,9 @@ def _network(values: "Values") -> str:
 
 
 def _endpoints(values: "Values", network: str) -> "dict[str, Any]":
+    """Settings for a network of the user's own; the built-in ones take none."""
+    if network in BUILT_IN_NETWORKS or network.startswith("container:"):
+        return {}
     endpoint: dict[str, Any] = {}
     aliases = values.texts("network-alias") + values.texts("net-alias")
     if aliases:
@@ -206,14 +212,14 @@ def _endpoints(values: "Values", network: str) -> "dict[str, Any]":
 def _restart(text: str) -> "dict[str, Any]":
     name, colon, count = text.partition(":")
     if colon and not count.isdecimal():
-        raise InvalidArgument("invalid restart policy format: maximum retry count must be an integer")
+        raise InvalidArgument("maximum retry count must be an integer")
     return {"Name": name, "MaximumRetryCount": int(count or "0")}
 
 
 def _device(text: str) -> "dict[str, str]":
     parts = text.split(":")
     if len(parts) > 3 or not parts[0]:
-        raise InvalidArgument(f"invalid device specification: {text}")
+        raise InvalidArgument(f"bad format for path: {text}")
     source, target, rights = parts[0], parts[0], "rwm"
     if len(parts) == 3:
         target, rights = parts[1], parts[2]
@@ -250,5 +256,5 @@ def _profile(path: str) -> str:
             return jsontext.dumps(jsontext.loads(file.read(), path))
     except OSError as error:
         raise InvalidArgument(
-            f"opening seccomp profile ({path}) failed: {(error.strerror or str(error)).lower()}"
+            f"opening seccomp profile ({path}) failed: open {path}: {(error.strerror or str(error)).lower()}"
         ) from None

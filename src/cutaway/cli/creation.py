@@ -5,7 +5,7 @@ import sys
 
 from cutaway.cli.command import UNLIMITED, Command, Invocation
 from cutaway.cli.create_body import create_body
-from cutaway.cli.failure import ExitWith, NoDaemon
+from cutaway.cli.failure import PREFIX, ExitWith, NoDaemon
 from cutaway.cli.options import CONTAINER_FLAGS
 from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument, NotFound, Unknown
 from cutaway.registry import reference
@@ -24,7 +24,9 @@ def run_create(invocation: Invocation, values: "Values", arguments: list[str]) -
     """`create IMAGE [COMMAND] [ARG...]`: prints the ID."""
     try:
         print(create(invocation.client, values, arguments))
-    except CutawayError as error:
+    except InvalidArgument as error:
+        if error.message.startswith(PREFIX):
+            raise
         raise refused(error, invocation.path) from None
     return 0
 
@@ -39,6 +41,8 @@ def create(client: "Client", values: "Values", arguments: list[str], *, detach: 
         raise InvalidArgument(
             f'invalid pull option: \'{policy}\': must be one of "always", "missing" or "never"'
         )
+    if not reference.is_full_id(arguments[0]):
+        reference.parse(arguments[0])
     body = create_body(values, arguments[0], arguments[1:], detach=detach)
     cidfile = _claim(values.text("cidfile"))
     try:

@@ -67,7 +67,7 @@ EXEC = Command(
     flags=(
         Flag("detach", "d", "bool", "Run it in the background"),
         Flag("detach-keys", "", "string", "Keys that detach from it (default ctrl-p,ctrl-q)"),
-        Flag("env", "e", "list", "Set an environment variable (NAME=value, or NAME to pass yours on)"),
+        Flag("env", "e", "env", "Set an environment variable (NAME=value, or NAME to pass yours on)"),
         Flag("env-file", "", "list", "Read environment variables from a file"),
         Flag("interactive", "i", "bool", "Keep stdin open"),
         Flag("privileged", "", "bool", "Give it all rights on the host"),

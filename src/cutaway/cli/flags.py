@@ -19,8 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-REPEATED = ("list", "stream", "mount", "ulimit", "map", "filter", "network")
-PLAIN = ("string", "list", "mount", "map", "network")  # kept as they were typed
+REPEATED = ("list", "env", "label", "stream", "mount", "ulimit", "map", "filter", "network")
+PLAIN = ("string", "list", "map", "network")  # kept as they were typed
 
 
 class Flag:

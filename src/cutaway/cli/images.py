@@ -130,7 +130,7 @@ def run_rmi(invocation: Invocation, values: "Values", arguments: list[str]) -> i
 
 def _check_name(name: str) -> None:
     if not name.strip():
-        raise InvalidArgument("Error: image name cannot be blank")
+        raise NotFound(f"Error: No such image: {name}")
 
 
 def run_tag(invocation: Invocation, values: "Values", arguments: list[str]) -> int:

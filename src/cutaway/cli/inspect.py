@@ -86,14 +86,12 @@ def _show(invocation: Invocation, values: "Values", names: list[str], kinds: lis
 
 
 def _find(client: "Client", name: str, query: dict[str, str], kinds: "Sequence[str]") -> "Any":
-    for kind in kinds:
+    for kind in kinds if name.strip("/ ") else ():
         try:
             return KINDS[kind](client, name, query)
-        except NotFound as error:
+        except NotFound:
             if len(kinds) == 1:
                 raise
-            last = error
-    del last
     raise NotFound(f"Error: No such object: {name}")
 
 

@@ -5,7 +5,7 @@ import sys
 from cutaway.cli.client import path_segment
 from cutaway.cli.command import UNLIMITED, Command, Invocation
 from cutaway.cli.flags import Flag
-from cutaway.errors import CutawayError, NotFound, Unavailable, Unknown
+from cutaway.errors import CutawayError, InvalidArgument, NotFound, Unavailable, Unknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def container_path(name: str) -> str:
     """The API's path of a container; docker takes its name with a leading slash too."""
     name = name.removeprefix("/")
     if not name:
-        raise NotFound("Error: container name cannot be empty")
+        raise InvalidArgument("Container name cannot be empty")
     return f"/containers/{path_segment(name)}"
 
 

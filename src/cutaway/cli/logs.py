@@ -5,6 +5,7 @@ from cutaway.cli.containers import inspected
 from cutaway.cli.flags import Flag
 from cutaway.cli.streams import copy_frames
 from cutaway.cli.times import moment
+from cutaway.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,11 +18,20 @@ def run_logs(invocation: Invocation, values: "Values", arguments: list[str]) -> 
     identity = str(details.get("Id") or arguments[0])
     query = {"stdout": "1", "stderr": "1", "tail": values.text("tail")}
     query |= {key: "1" for key in ("details", "follow", "timestamps") if values.on(key)}
-    query |= {key: moment(values.text(key)) for key in ("since", "until") if values.given(key)}
+    for key in ("since", "until"):
+        if values.given(key):
+            query[key] = _moment(key, values.text(key))
     response = invocation.client.request("GET", f"/containers/{identity}/logs", query)
     copy_frames(response, bool((details.get("Config") or {}).get("Tty")))
     invocation.client.done(response)
     return 0
+
+
+def _moment(name: str, text: str) -> str:
+    try:
+        return moment(text)
+    except InvalidArgument as error:
+        raise InvalidArgument(f'invalid value for "{name}": {error.message}') from None
 
 
 LOGS = Command(

@@ -2,8 +2,6 @@
 
 import os
 
-from cutaway.errors import InvalidArgument
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -31,57 +29,41 @@ _SWITCHES = ("readonly", "ro", "volume-nocopy", "bind-nonrecursive")
 
 
 def mount_of(spec: str) -> "dict[str, Any]":
-    """The API's Mount for `--mount type=bind,source=/a,target=/b,readonly`. Raises `InvalidArgument`."""
+    """The API's Mount for `--mount type=bind,source=/a,target=/b,readonly`. Raises ValueError."""
     mount: dict[str, Any] = {"Type": "volume"}
     for part in spec.split(","):
         key, equals, value = part.partition("=")
         key = key.strip().lower()
         if not equals:
             if key not in _SWITCHES:
-                raise InvalidArgument(
-                    f'invalid argument "{spec}" for "--mount" flag: '
-                    f"invalid field '{part}' must be a key=value pair"
-                )
+                raise ValueError(f"invalid field '{part}' must be a key=value pair")
             value = "true"
-        _set(mount, key, value, spec)
+        _set(mount, key, value)
     if not mount.get("Target"):
-        raise InvalidArgument(f'invalid argument "{spec}" for "--mount" flag: target is required')
+        raise ValueError("target is required")
     return mount
 
 
-def _set(mount: "dict[str, Any]", key: str, value: str, spec: str) -> None:
+def _set(mount: "dict[str, Any]", key: str, value: str) -> None:
     from cutaway.cli.values import boolean, size
 
-    try:
-        if key == "type":
-            mount["Type"] = value.lower()
-        elif key in ("source", "src"):
-            mount["Source"] = os.path.abspath(value) if value.startswith(".") else value
-        elif key in ("target", "destination", "dst"):
-            mount["Target"] = value
-        elif key in ("readonly", "ro"):
-            mount["ReadOnly"] = boolean(value)
-        elif key == "consistency":
-            mount["Consistency"] = value.lower()
-        elif key in ("bind-propagation", "bind-nonrecursive"):
-            _bind_option(mount, key, value)
-        elif key == "volume-nocopy":
-            mount.setdefault("VolumeOptions", {})["NoCopy"] = boolean(value)
-        elif key == "tmpfs-size":
-            mount.setdefault("TmpfsOptions", {})["SizeBytes"] = size(value)
-        elif key == "tmpfs-mode":
-            mount.setdefault("TmpfsOptions", {})["Mode"] = int(value, 8)
-        else:
-            raise ValueError(f"unexpected key '{key}' in '{key}={value}'")
-    except ValueError as error:
-        raise InvalidArgument(f'invalid argument "{spec}" for "--mount" flag: {error}') from None
-
-
-def _bind_option(mount: "dict[str, Any]", key: str, value: str) -> None:
-    from cutaway.cli.values import boolean
-
-    options = mount.setdefault("BindOptions", {})
-    if key == "bind-propagation":
-        options["Propagation"] = value
+    if key in ("type", "consistency"):
+        mount[key.capitalize()] = value.lower()
+    elif key in ("source", "src"):
+        mount["Source"] = os.path.abspath(value) if value.startswith(".") else value
+    elif key in ("target", "destination", "dst"):
+        mount["Target"] = value
+    elif key in ("readonly", "ro"):
+        mount["ReadOnly"] = boolean(value)
+    elif key == "bind-propagation":
+        mount.setdefault("BindOptions", {})["Propagation"] = value
+    elif key == "bind-nonrecursive":
+        mount.setdefault("BindOptions", {})["NonRecursive"] = boolean(value)
+    elif key == "volume-nocopy":
+        mount.setdefault("VolumeOptions", {})["NoCopy"] = boolean(value)
+    elif key == "tmpfs-size":
+        mount.setdefault("TmpfsOptions", {})["SizeBytes"] = size(value)
+    elif key == "tmpfs-mode":
+        mount.setdefault("TmpfsOptions", {})["Mode"] = int(value, 8)
     else:
-        options["NonRecursive"] = boolean(value)
+        raise ValueError(f"unexpected key '{key}' in '{key}={value}'")

@@ -65,6 +65,8 @@ def _run(invocation: Invocation, values: "Values", arguments: list[str], recordi
 def _attached(invocation: Invocation, values: "Values", session: Session, signals: "Signals") -> int:
     streams = values.texts("attach") or (["stdin"] if session.stdin else []) + ["stdout", "stderr"]
     session.stdin = "stdin" in streams and values.on("interactive")
+    if streams == ["stdin"]:
+        print(session.target.rpartition("/")[2], flush=True)  # with no output to show, docker shows who it is
     try:
         session.attach(streams)
         session.expect_exit("removed" if values.on("rm") else "next-exit")

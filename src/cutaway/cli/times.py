@@ -4,8 +4,6 @@ import time
 
 from cutaway.errors import InvalidArgument
 
-TYPE_CHECKING = False
-
 _FORMS = (
     "%Y-%m-%dT%H:%M:%S%z",
     "%Y-%m-%dT%H:%M:%S",

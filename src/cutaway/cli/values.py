@@ -4,6 +4,8 @@ Every reader takes the text and returns a value or raises ValueError with the pa
 that follows `invalid argument "x" for "--flag" flag: `.
 """
 
+from cutaway.cli.mounts import mount_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,6 +137,20 @@ def attach_stream(text: str) -> str:
     return text.lower()
 
 
+def variable(text: str) -> str:
+    """An environment variable, with a value or without."""
+    if not text or text.startswith("="):
+        raise ValueError(f"invalid environment variable: {text}")
+    return text
+
+
+def label(text: str) -> str:
+    """A label, with a value or without."""
+    if not text or text.startswith("="):
+        raise ValueError(f"invalid label '{text}': empty name")
+    return text
+
+
 def name_and_value(text: str) -> str:
     """A filter."""
     if "=" not in text:
@@ -150,6 +166,9 @@ READERS: "dict[str, Callable[[str], object]]" = {
     "decimal": cpus,
     "duration": duration,
     "filter": name_and_value,
+    "env": variable,
+    "label": label,
+    "mount": mount_of,
     "ulimit": ulimit,
     "stream": attach_stream,
 }

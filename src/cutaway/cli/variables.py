@@ -16,8 +16,6 @@ def environment(files: list[str], given: list[str]) -> list[str]:
         found += _from_file(file)
     for item in given:
         name, equals, _ = item.partition("=")
-        if not name:
-            raise InvalidArgument(f"invalid environment variable: {item}")
         found.append(item if equals or name not in os.environ else f"{name}={os.environ[name]}")
     return found
 
