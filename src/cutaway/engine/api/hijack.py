@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from cutaway.engine.stdio.framing import frame
+from cutaway.engine.stdio.framing import STDOUT, frame
 from cutaway.errors import InvalidArgument
 
 RAW: Final = "application/vnd.docker.raw-stream"
@@ -93,9 +93,9 @@ class Connection(asyncio.Protocol):
             self._transport.write(frame(stream, data) if self._framed else data)
 
     def write_text(self, text: str) -> None:
-        """A message of ours on the raw stream, where no status can be sent any more."""
+        """A message of ours on the stream, as output, where no status can be sent any more."""
         if not self._transport.is_closing():
-            self._transport.write(text.encode())
+            self._transport.write(frame(STDOUT, text.encode()) if self._framed else text.encode())
 
     def finish(self) -> None:
         """No more output: close our half after what is buffered, and wait a little for the client's.

@@ -51,13 +51,14 @@ class Exec:
         """The container is gone, and this with it, should its own end not have been told."""
         if self.running:
             self.end(_ABANDONED)
+            self.hub.finish()
 
     def end(self, exit_code: int) -> None:
+        """It runs no more; its clients' connections are for the caller to end."""
         self.running = False
         self.exit_code = exit_code
         self.ended_ns = now_ns()
         self.hub.close()
-        self.hub.finish()
         if self.stdin:
             self.stdin.close()
 
@@ -174,6 +175,7 @@ class ExecService:
                 return
             await exec_.hub.drain(_DRAIN_SECONDS)
             exec_.end(told.exit_code)
+            exec_.hub.finish()
         self._parts.events.container(
             exec_.container, "exec_die", execID=exec_.id, exitCode=str(told.exit_code)
         )
@@ -185,8 +187,9 @@ class ExecService:
 
     async def resize(self, exec_: Exec, width: int, height: int) -> None:
         """Tell the process's terminal its size. Raises `FailedPrecondition` if it does not run."""
-        if not exec_.running:
-            raise InvalidArgument("exec process is not started")
+        async with exec_.lock:  # a client sends its size while its start is under way
+            if not exec_.running:
+                raise InvalidArgument("exec process is not started")
         try:
             await self._parts.runtime.resize(exec_.container.id, width, height, exec_.id)
         except NotFound:

@@ -95,8 +95,8 @@ def resolv_conf(
     nameservers = list(servers) or [s for s in found["nameserver"] if keep_local or not _is_loopback(s)]
     searched = [domain for domain in list(search) or found["search"] if domain != "."]
     chosen = list(options) or found["options"]
-    lines = [f"nameserver {server}" for server in nameservers or _PUBLIC_SERVERS]
-    lines += [f"search {' '.join(searched)}"] if searched else []
+    lines = [f"search {' '.join(searched)}"] if searched else []
+    lines += [f"nameserver {server}" for server in nameservers or _PUBLIC_SERVERS]
     lines += [f"options {' '.join(chosen)}"] if chosen else []
     return "".join(f"{line}\n" for line in lines)
 

@@ -140,7 +140,9 @@ class Container:
     restart_timer: asyncio.Task[None] | None = None
 
     def settle(self, waiters: set[asyncio.Future[int]]) -> None:
-        """Tell those who wait the exit code."""
+        """Tell those who wait the exit code, and those who follow the log that the run is over."""
+        if self.log is not None:
+            self.log.wake()
         waiting = list(waiters)
         waiters.clear()
         for future in waiting:

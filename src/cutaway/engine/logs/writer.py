@@ -105,7 +105,7 @@ class ContainerLog:
             self._rotate()
         _write_all(self._fd, batch)
         self._size += len(batch)
-        self._wake()
+        self.wake()
 
     def _open(self) -> None:
         if self._fd < 0:
@@ -133,7 +133,7 @@ class ContainerLog:
         for stream, rest in partial.items():
             self._append(stream, [rest])
         self.close()
-        self._wake()
+        self.wake()
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -153,7 +153,8 @@ class ContainerLog:
         self._waiters.add(future)
         return future
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have those who follow look again: at the file, or at whether the container still runs."""
         waiters, self._waiters = self._waiters, set()
         for future in waiters:
             if not future.done():

@@ -61,10 +61,21 @@ class Reader:
         except (BlockingIOError, InterruptedError):
             return None
 
-    def drain(self) -> None:
-        """Take out what is in the pipe now, without waiting for more, and close it."""
-        while self._fd >= 0 and (data := self._read()):
+    def take(self) -> None:
+        """Take out what is in the pipe now, without waiting for more; close it if there is no writer.
+
+        For after the process's end only: before, the writer may be yet to come. No event tells of the
+        end of a FIFO whose writers were gone before it was opened (fifo(7)), hence this look.
+        """
+        while self._fd >= 0 and (data := self._read()) is not None:
+            if not data:
+                self.close()
+                return
             self._on_data(data)
+
+    def drain(self) -> None:
+        """Take out what is in the pipe now, and close it whether or not more would come."""
+        self.take()
         self.close()
 
     def close(self) -> None:

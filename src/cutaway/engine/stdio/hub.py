@@ -113,6 +113,8 @@ class Hub:
         A process that left its stdout to another one that lives on must not keep the container from
         ending: what has not come after `seconds` is not waited for.
         """
+        for reader in list(self._readers.values()):
+            reader.take()
         if self._readers:
             try:
                 await asyncio.wait_for(self._drained.wait(), seconds)

@@ -1,0 +1,157 @@
+"""Restarts: of the engine in good order and by SIGKILL, and of containerd, with containers running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from engine.engine_stack import NAMESPACE, Hijack, Stack, stack
+from support.leftovers import Leftovers, cgroups
+from support.peers import need, peer
+from support.process import wait_until
+
+pytestmark = [pytest.mark.root, pytest.mark.peers]
+
+TICKS = "i=0; while :; do echo tick $i; i=$((i+1)); sleep 0.02; done"
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Stack]:
+    """A stack whose daemons this module's tests may end; not the one that others share."""
+    need("root", "docker", "containerd", "containerd-shim-runc-v2", "runc", "busybox", "ctr")
+    with stack() as made:
+        yield made
+
+
+@pytest.fixture
+def own_stack(own: Stack) -> Iterator[Stack]:
+    yield own
+    own.remove_all()
+
+
+def ticks(stack: Stack, name: str) -> list[int]:
+    return [int(line.split()[1]) for line in stack.docker("logs", name).splitlines()]
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["stopped", "killed"])
+def test_a_running_container_is_adopted_with_its_output(own_stack: Stack, crash: bool) -> None:
+    own_stack.docker("run", "-d", "--name", "clock", "busybox", "sh", "-c", TICKS)
+    own_stack.wait_log("clock", "tick 5")
+    before = own_stack.inspect("clock")
+    own_stack.engine.crash() if crash else own_stack.engine.stop()
+    own_stack.engine.start()
+    after = own_stack.inspect("clock")
+    assert after["State"]["Pid"] == before["State"]["Pid"]
+    assert after["State"]["StartedAt"] == before["State"]["StartedAt"]
+    assert after["NetworkSettings"]["IPAddress"] == before["NetworkSettings"]["IPAddress"]
+    seen = len(ticks(own_stack, "clock"))
+    wait_until(lambda: len(ticks(own_stack, "clock")) > seen, "the log goes on")
+    numbers = ticks(own_stack, "clock")
+    assert numbers == list(range(len(numbers)))  # nothing lost, nothing twice
+    assert own_stack.docker("exec", "clock", "echo", "inside") == "inside\n"
+    own_stack.docker("stop", "-t", "0", "clock")
+    assert own_stack.inspect("clock")["State"]["ExitCode"] == 137
+
+
+def test_an_exit_while_the_engine_is_down_is_not_lost(own_stack: Stack) -> None:
+    script = "until [ -e /tmp/go ]; do sleep 0.02; done; exit 42"
+    own_stack.docker("run", "-d", "--name", "brief", "busybox", "sh", "-c", script)
+    pid = own_stack.inspect("brief")["State"]["Pid"]
+    own_stack.docker("exec", "brief", "sh", "-c", "(sleep 0.5; touch /tmp/go) &")
+    own_stack.engine.crash()
+    wait_until(lambda: is_gone(pid), "the process ends", timeout=20)
+    own_stack.engine.start()
+    state = own_stack.inspect("brief")["State"]
+    assert (state["Status"], state["ExitCode"]) == ("exited", 42)
+    own_stack.docker("rm", "brief")
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] in "ZX"
+    except FileNotFoundError:
+        return True
+
+
+def test_an_interactive_container_can_be_attached_again(own_stack: Stack) -> None:
+    own_stack.docker("run", "-dit", "--name", "shell", "busybox", "sh")
+    own_stack.engine.crash()
+    own_stack.engine.start()
+    path = "/containers/shell/attach?stream=1&stdin=1&stdout=1"
+    with Hijack(own_stack.engine.socket, path) as connection:
+        connection.send(b"echo still $((20+22))\nexit 7\n")
+        assert b"still 42" in connection.read_to_end()
+    assert own_stack.docker("wait", "shell") == "7\n"
+
+
+def test_stopped_containers_names_and_configurations_are_kept(own_stack: Stack) -> None:
+    own_stack.fails("run", "--name", "old", "-e", "A=b", "-l", "x=y", "busybox", "sh", "-c", "exit 3")
+    before = own_stack.inspect("old")
+    own_stack.engine.crash()
+    own_stack.engine.start()
+    assert own_stack.inspect("old") == before
+    assert "already in use" in own_stack.fails("create", "--name", "old", "busybox")[1]
+    assert own_stack.engine.docker("start", "-a", "old", check=False).returncode == 3
+
+
+def test_containerd_restarts_under_a_running_container(own_stack: Stack) -> None:
+    own_stack.docker("run", "-d", "--name", "clock", "busybox", "sh", "-c", TICKS)
+    own_stack.wait_log("clock", "tick 5")
+    own_stack.containerd.crash()
+    own_stack.containerd.start()
+    seen = len(ticks(own_stack, "clock"))
+    wait_until(lambda: len(ticks(own_stack, "clock")) > seen, "the log goes on")
+    own_stack.docker("stop", "-t", "0", "clock")
+    assert own_stack.inspect("clock")["State"]["ExitCode"] == 137
+    assert own_stack.docker("run", "--rm", "busybox", "echo", "works") == "works\n"
+
+
+def test_restart_policies_after_a_start_of_the_engine(own_stack: Stack) -> None:
+    for policy in ("always", "unless-stopped", "no"):
+        own_stack.docker("run", "-d", "--restart", policy, "--name", policy, "busybox", "sleep", "100")
+        own_stack.docker("stop", "-t", "0", policy)
+    own_stack.engine.stop()
+    own_stack.engine.start()
+    own_stack.wait_state("always", "running")
+    assert own_stack.state("unless-stopped") == "exited"
+    assert own_stack.state("no") == "exited"
+
+
+def test_a_start_that_was_under_way_leaves_nothing_behind(own_stack: Stack) -> None:
+    """Killed while it starts a container: afterwards that runs or it does not, and nothing is half there."""
+    engine = own_stack.engine
+    before = Leftovers.snapshot(engine.folder)
+    ids = []
+    for round_ in range(4):
+        name = f"half{round_}"
+        ids.append(own_stack.docker("create", "--name", name, "busybox", "sleep", "100").strip())
+        client = own_stack.netns.popen([peer("docker"), "start", name], env=own_stack.engine.env)
+        own_stack.engine.crash()
+        client.wait()
+        own_stack.engine.start()
+        assert own_stack.state(name) in ("created", "running")
+        own_stack.docker("rm", "-f", name)
+    wait_until(
+        lambda: not Leftovers.snapshot(engine.folder).since(before).mounts, "mounts are as before", timeout=20
+    )
+    groups = [path for path in cgroups() if any(container in path for container in ids)]
+    assert groups == []
+    assert list((engine.exec_root / "netns").iterdir()) == []
+    assert own_stack.containerd.ctr("containers", "ls", "-q", namespace=NAMESPACE).stdout == ""
+
+
+def test_a_second_daemon_is_refused(own_stack: Stack) -> None:
+    command = own_stack.engine.command()
+    done = own_stack.netns.run(command, env=own_stack.engine.env, check=False)
+    assert done.returncode == 1
+    assert "another cutawayd is running" in done.stderr
+    assert own_stack.engine.is_ready()
+
+
+def test_a_stale_pid_file_and_socket_are_no_obstacle(own_stack: Stack) -> None:
+    own_stack.engine.process.kill()  # leaves both
+    assert own_stack.engine.pidfile.exists()
+    own_stack.engine.start()
+    assert own_stack.engine.is_ready()
