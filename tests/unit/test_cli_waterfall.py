@@ -62,7 +62,8 @@ def test_the_picture() -> None:
 
 
 def test_every_line_fits() -> None:
-    for line in render(RUN, width=110).splitlines():
+    long = span("z", "cutaway", 0, 1, "a", path="/" + "x" * 500, **{"k" * 20: "y" * 500})
+    for line in render([*RUN, long], width=110).splitlines():
         assert len(line) <= 110
 
 

@@ -169,7 +169,10 @@ def news(span: "TraceSpan", said: dict[str, str]) -> dict[str, str]:
 def values(attributes: dict[str, str], error: str, indent: str, width: int) -> list[str]:
     """A span's error and attributes, as many to a line as fit."""
     items = [_request(attributes)] if "http.request.method" in attributes else []
-    items += [f"{key}={shown(value)}" for key, value in attributes.items() if value != ""]
+    room = width - len(indent)
+    items += [
+        f"{key}={shown(value, room - len(key) - 1)}" for key, value in attributes.items() if value != ""
+    ]
     lines = [f"{indent}failed: {clean(error)}"] if error else []
     line = ""
     for item in items:
@@ -197,14 +200,15 @@ def is_id(text: str) -> bool:
     return len(text) == 64 and not text.strip("0123456789abcdef")
 
 
-def shown(value: str) -> str:
+def shown(value: str, room: int = MAX_VALUE) -> str:
     """A value on one line; digests by their first twelve digits, the middle of very long texts left out."""
     text = clean(value)
     algorithm, colon, digits = text.partition(":")
     if colon and algorithm == "sha256" and len(digits) == 64:
         return f"sha256:{digits[:12]}…"
-    if len(text) > MAX_VALUE:
-        return f"{text[: MAX_VALUE - 30]}…{text[-28:]}"
+    room = max(40, room)
+    if len(text) > room:
+        return f"{text[: room - 29]}…{text[-28:]}"
     return text
 
 
