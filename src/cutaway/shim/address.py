@@ -92,3 +92,14 @@ def remove(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         return
+
+
+def remove_dead(address_file: str) -> None:
+    """Remove the socket that a bundle's `address` names, unless a shim of the group still answers."""
+    try:
+        with open(address_file) as file:
+            path = file.read().removeprefix(SCHEME)
+    except FileNotFoundError:
+        return
+    if os.path.dirname(path) == FOLDER and not answers(path):
+        remove(path)

@@ -1,8 +1,8 @@
 """`delete`: whatever is left of a container when its shim has gone, of itself or not.
 
 containerd runs it after every container, so it finds nothing to do as a rule. It kills and forgets
-the container, unmounts the root filesystem, and says in a DeleteResponse how the container must be
-thought to have ended: by SIGKILL, now.
+the container, unmounts the root filesystem, removes the socket that nobody listens on any more, and
+says in a DeleteResponse how the container must be thought to have ended: by SIGKILL, now.
 """
 
 import os
@@ -10,7 +10,7 @@ import sys
 import time
 
 from cutaway.errors import InvalidArgument
-from cutaway.shim import mounts, options
+from cutaway.shim import address, mounts, options
 from cutaway.shim.launch import Launcher
 from cutaway.shim.loop import Loop
 from cutaway.shim.reaper import Reaper
@@ -43,6 +43,7 @@ def delete(arguments: "Arguments", program: str) -> int:
     problem = mounts.unmount_all(f"{bundle}/rootfs")
     if problem:
         print(f"failed to unmount the root filesystem: {problem}", file=sys.stderr)
+    address.remove_dead(f"{bundle}/address")
     os.write(1, _response(_pid(f"{bundle}/init.pid")))
     return 0
 
