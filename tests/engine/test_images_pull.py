@@ -73,8 +73,6 @@ def test_pull_says_what_docker_says_and_stores_the_image(stack: Stack) -> None:
         events.clear()
         await images.pull(parse(registry.reference()), progress=events.append)
         assert texts(events)[1:] == [
-            f"{first}: Already exists",
-            f"{second}: Already exists",
             f"Digest: {manifest.digest}",
             f"Status: Image is up to date for {registry.reference()}",
         ]
@@ -113,6 +111,33 @@ def test_platform_is_chosen_from_an_index(stack: Stack) -> None:
         with pytest.raises(errors.NotFound) as caught:
             await images.pull(reference, parse_platform("linux/riscv64"))
         assert str(caught.value) == "no matching manifest for linux/riscv64 in the manifest list entries"
+
+    stack.run(work)
+
+
+def test_image_of_another_platform_without_an_index_is_pulled_with_a_warning(stack: Stack) -> None:
+    async def work(images: ImageService, registry: FakeRegistry) -> None:
+        registry.add(small_image("of this machine"))
+        events, other = list[Event](), parse_platform("linux/s390x")
+        await images.pull(parse(registry.reference()), other, progress=events.append)
+        assert texts(events)[-1].startswith(f"WARNING: image with reference {registry.reference()} was found")
+        with pytest.raises(errors.NotFound, match="does not match the specified platform"):
+            await images.resolve(registry.reference(), other)
+
+    stack.run(work)
+
+
+def test_layers_of_another_image_are_said_to_exist(stack: Stack) -> None:
+    async def work(images: ImageService, registry: FakeRegistry) -> None:
+        registry.add(small_image("below", "one"), "1")
+        registry.add(small_image("below", "two"), "2")
+        await images.pull(parse(registry.reference("1")))
+        events = list[Event]()
+        await images.pull(parse(registry.reference("2")), progress=events.append)
+        assert [line.partition(": ")[2] for line in texts(events)[1:3]] == [
+            "Already exists",
+            "Pulling fs layer",
+        ]
 
     stack.run(work)
 

@@ -64,13 +64,13 @@ def test_progress_has_dockers_form() -> None:
         {
             "status": "Downloading",
             "progressDetail": {"current": 500_000, "total": 2_000_000},
-            "progress": f"[{'=' * 12}>{' ' * 37}]    500kB/2MB",
+            "progress": f"[{'=' * 12}>{' ' * 38}]    500kB/2MB",
             "id": "c" * 12,
         },
         {
             "status": "Downloading",
             "progressDetail": {"current": 2_000_000, "total": 2_000_000},
-            "progress": f"[{'=' * 50}]      2MB/2MB",
+            "progress": f"[{'=' * 50}>]      2MB/2MB",
             "id": "c" * 12,
         },
     ]

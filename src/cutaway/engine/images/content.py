@@ -117,6 +117,7 @@ class ContentStore:
             # All of it at once: another namespace has the blob. containerd digests it when we commit.
             whole = status.offset == descriptor.size
             if status.offset and not whole:
+                await _drain(writing)
                 return False
             try:
                 if not whole:
@@ -134,14 +135,14 @@ class ContentStore:
         await self._abort(ref)
 
     async def _abort(self, ref: str) -> None:
-        """Remove an unfinished write; one that was cancelled can be locked for a moment longer."""
+        """Remove an unfinished write; one that was cancelled can be locked, or written to, a moment longer."""
         deadline = time.monotonic() + DISCARD_SECONDS
         while True:
             try:
                 await self._client.call(_CONTENT["Abort"], pb.AbortRequest(ref=ref))
             except errors.NotFound:
                 pass
-            except errors.Unavailable:
+            except (errors.Unavailable, errors.Unknown):
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(LOCKED_SECONDS)

@@ -62,8 +62,7 @@ class LayerProgress:
 def _bar(done: int, total: int) -> str:
     """The bar as older clients print it."""
     filled = 50 * done // total if total else 50
-    arrow = ("=" * filled + ">")[:50].ljust(50)
-    return f"[{arrow}] {_human(done):>8}/{_human(total)}"
+    return f"[{'=' * filled}>{' ' * (50 - filled)}] {_human(done):>8}/{_human(total)}"
 
 
 def _human(size: float) -> str:

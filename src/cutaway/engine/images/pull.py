@@ -107,15 +107,11 @@ class Puller:
             before = await self._before(name)
             async with self._client.lease(keep_on_error=True) as lease:
                 config = await self._store_documents(resolved, lease)
-                _check_platform(config, platform)
                 async with self._client.lease(collect_on_error=True) as unpacking:
                     await self._fetch_and_unpack(resolved, config, Leases(lease, unpacking), report)
                 after = await self._name(name, resolved, before, lease)
             span.set(digest=resolved.top.descriptor.digest, image_id=after.id, layers=len(after.diff_ids))
-        report(status(f"Digest: {after.target.digest}"))
-        fresh = before is None or before.id != after.id
-        text = "Downloaded newer image for" if fresh else "Image is up to date for"
-        report(status(f"Status: {text} {reference.familiar}"))
+        _report_end(reference, after, before, platform, report)
         return after
 
     # Resolving
@@ -233,8 +229,9 @@ class Puller:
         layers, chain = resolved.manifest.layers, chain_ids(config.rootfs.diff_ids)
         progress = [LayerProgress(layer, report) for layer in layers]
         there = await self._unpacked(chain)
-        for number, line in enumerate(progress):
-            line.say("Already exists" if number < there else "Pulling fs layer")
+        if there < len(layers) or not await self._store.with_id(resolved.manifest.config.digest):
+            for number, line in enumerate(progress):
+                line.say("Already exists" if number < there else "Pulling fs layer")
         slots = asyncio.Semaphore(self._settings.max_downloads)
         try:
             async with asyncio.TaskGroup() as group:
@@ -340,22 +337,29 @@ def _name_of(reference: Reference) -> str:
     return str(reference.with_digest(reference.digest) if reference.digest else reference)
 
 
+def _report_end(
+    reference: Reference, after: Image, before: Image | None, platform: Platform | None, report: Progress
+) -> None:
+    report(status(f"Digest: {after.target.digest}"))
+    fresh = before is None or before.id != after.id
+    text = "Downloaded newer image for" if fresh else "Image is up to date for"
+    report(status(f"Status: {text} {reference.familiar}"))
+    if platform and rank(after.platform, platform) is None:
+        report(status(f"WARNING: {other_platform(reference.familiar, after, platform)}"))
+
+
+def other_platform(name: str, image: Image, wanted: Platform) -> str:
+    """What there is to say of an image without an index that is built for another platform."""
+    return (
+        f"image with reference {name} was found but its platform ({format_platform(image.platform)}) "
+        f"does not match the specified platform ({format_platform(wanted)})"
+    )
+
+
 def _source(reference: Reference) -> dict[str, str]:
     """Where a blob came from, as containerd's own clients note it: the host without its port."""
     host = reference.domain.rpartition(":")[0] if ":" in reference.domain else reference.domain
     return {f"{SOURCE}.{host.strip('[]').replace(':', '-')}": reference.path}
-
-
-def _check_platform(config: ImageConfig, platform: Platform | None) -> None:
-    """Refuse an image without an index that was asked for by a platform it is not built for."""
-    if platform is None:
-        return
-    actual = Platform(os=config.os, architecture=config.architecture, variant=config.variant)
-    if rank(actual, platform) is None:
-        raise errors.NotFound(
-            f"image with reference was found but its platform ({format_platform(actual)}) "
-            f"does not match the specified platform ({format_platform(platform)})"
-        )
 
 
 def _first(group: ExceptionGroup[Exception]) -> Exception:

@@ -12,7 +12,7 @@ from cutaway.engine.images.describe import Items, Json
 from cutaway.engine.images.filters import Filters
 from cutaway.engine.images.model import CHOSEN_MANIFEST, Image, ImageSettings
 from cutaway.engine.images.progress import Progress, silent
-from cutaway.engine.images.pull import Puller
+from cutaway.engine.images.pull import Puller, other_platform
 from cutaway.engine.images.remove import Removed, Remover, Untagged, Users
 from cutaway.engine.images.snapshots import Snapshots
 from cutaway.engine.images.store import ImageStore
@@ -20,7 +20,7 @@ from cutaway.engine.timestamps import rfc3339
 from cutaway.oci.image_spec import Platform
 from cutaway.registry import reference as references
 from cutaway.registry.client.client import RegistryClient
-from cutaway.registry.client.platforms import format_platform, rank
+from cutaway.registry.client.platforms import rank
 from cutaway.registry.client.settings import ANONYMOUS, Credentials
 from cutaway.registry.reference import Reference
 
@@ -56,10 +56,7 @@ class ImageService:
         """
         image = await self._store.find(text)
         if platform and rank(image.platform, platform) is None:
-            raise errors.NotFound(
-                f"image with reference {text} was found but its platform ({format_platform(image.platform)}) "
-                f"does not match the specified platform ({format_platform(platform)})"
-            )
+            raise errors.NotFound(other_platform(text, image, platform))
         return image
 
     async def pull(
