@@ -36,7 +36,7 @@ async def read(request: web.Request, kind: type[D], *, optional: bool = False) -
         raise InvalidArgument("invalid JSON: nested too deeply") from None
     except ValueError as error:
         raise InvalidArgument(f"invalid JSON: {error}") from None
-    return decode(kind, value, "request body:")
+    return decode(kind, value, "request body")
 
 
 def flag(request: web.Request, name: str, default: bool = False) -> bool:

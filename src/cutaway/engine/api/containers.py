@@ -84,7 +84,6 @@ async def inspect(request: web.Request) -> web.Response:
     return body.json_response(container_views.inspect(daemon_of(request).parts, container, size))
 
 
-@traced
 async def start(request: web.Request) -> web.Response:
     if await request.read():
         raise InvalidArgument(

@@ -12,7 +12,7 @@ from cutaway.engine.api.container_streams import serve
 from cutaway.engine.api.containers import container_of, terminal_size
 from cutaway.engine.api.hijack import Connection, Hijacked, hijack
 from cutaway.engine.api.keys import daemon_of
-from cutaway.engine.api.middleware import streaming, traced
+from cutaway.engine.api.middleware import streaming
 from cutaway.engine.containers.exec_request import ExecRequest, ExecStart
 from cutaway.engine.containers.execs import Exec
 from cutaway.engine.stdio import detach
@@ -51,7 +51,6 @@ async def resize(request: web.Request) -> web.Response:
 
 
 @streaming
-@traced
 async def start(request: web.Request) -> web.StreamResponse:
     """Refusals that can be told beforehand have a status; a failure after the 101 is text on the stream."""
     options = await body.read(request, ExecStart)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from typing import Final
 
 from cutaway.engine import signals
 from cutaway.engine.containers.model import Container, Status
 from cutaway.engine.containers.parts import Parts
-from cutaway.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, Unknown
+from cutaway.errors import (
+    CutawayError,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unknown,
+)
+
+log = logging.getLogger(__name__)
 
 DEFAULT_STOP_SECONDS: Final = 10
 _KILL_SECONDS: Final = 10
@@ -51,7 +61,11 @@ class Controller:
         """A frozen process dies only once it is thawed (cgroup v1)."""
         async with container.lock:
             if container.state.status is Status.PAUSED:
-                await self._parts.runtime.resume(container.id)
+                try:
+                    await self._parts.runtime.resume(container.id)
+                except CutawayError as error:
+                    log.debug("resume of %s: %s", container.short_id, error)
+                    return  # it was killed without that (cgroup v2), and its end is on its way
                 container.state = container.state.become(Status.RUNNING)
                 self._parts.index.save(container)
 

@@ -22,6 +22,7 @@ from cutaway.engine.stdio.framing import STDERR, STDOUT
 from cutaway.engine.stdio.hub import Hub, streams_of
 from cutaway.engine.timestamps import now_ns
 from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument, NotFound
+from cutaway.trace import spans
 
 log = logging.getLogger(__name__)
 
@@ -126,14 +127,18 @@ class ExecService:
         async with exec_.lock:
             self.check_startable(exec_)
             exec_.started = True
+            token = spans.attach(spans.current() or exec_.container.trace)
             try:
-                async with AsyncExitStack() as undo:
-                    await self._launch(exec_, undo)
-                    undo.pop_all()
+                with spans.span("exec start", container=exec_.container.id, exec=exec_.id):
+                    async with AsyncExitStack() as undo:
+                        await self._launch(exec_, undo)
+                        undo.pop_all()
             except CutawayError as error:
                 answer, code = classify(error)
                 exec_.end(code)
                 raise answer from error
+            finally:
+                spans.detach(token)
         command = " ".join(exec_.request.command)
         self._parts.events.container(exec_.container, f"exec_start: {command}", execID=exec_.id)
 

@@ -76,7 +76,8 @@ class ContainerService:
                 container.restart_timer.cancel()
             token = spans.attach(spans.current() or container.trace)
             try:
-                return await self._launcher.start(container)
+                with spans.span("container start", container=container.id, image=container.image):
+                    return await self._launcher.start(container)
             except CutawayError:
                 failed = container.state.status in (Status.CREATED, Status.EXITED)
                 if container.host.auto_remove and failed:
