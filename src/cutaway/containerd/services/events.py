@@ -97,7 +97,8 @@ def _own_field(event: Event, path: Sequence[str]) -> str | None:
     for at, name in enumerate(path):
         if isinstance(value, Mapping):  # labels, whose keys hold dots
             return value.get(".".join(path[at:]))
-        value = getattr(value, name, None)
+        known = isinstance(value, Message) and name in value.DESCRIPTOR.fields_by_name
+        value = getattr(value, name) if known else None
     if isinstance(value, bool):
         return str(value).lower()
     return value or None if isinstance(value, str) else None
