@@ -35,6 +35,8 @@ LEASE_SECONDS: Final = 24 * 3600
 
 # Request fields worth a place in the trace, where a request has them.
 _TOLD: Final = ("container_id", "exec_id", "name", "key", "parent", "digest", "ref", "id", "signal")
+# Fields that hold the object a request is about.
+_CARRIERS: Final = ("image", "container", "info", "diff", "resource")
 
 _LEASES: Final = methods(leases_pb2.DESCRIPTOR, "Leases")
 _OPTIONS: Final = (
@@ -179,10 +181,16 @@ class ContainerdClient:
     def _span(self, method: Method, request: Message) -> spans.Span:
         span = spans.span(f"{method.service.rpartition('.')[2]}/{method.name}", kind=spans.CLIENT)
         if spans.enabled():
-            told = {name: getattr(request, name, "") for name in _TOLD}
             span.set(**{"rpc.system": "grpc", "rpc.service": method.service, "peer": self.address})
-            span.set(**{name: value for name, value in told.items() if value})
+            span.set(**_told(request))
         return span
+
+
+def _told(request: Message) -> dict[str, str | int]:
+    """What a request is about: its own key values, and those of the object it carries."""
+    carried = next((getattr(request, name) for name in _CARRIERS if hasattr(request, name)), None)
+    told = {name: getattr(request, name, "") or getattr(carried, name, "") for name in _TOLD}
+    return {name: value for name, value in told.items() if value and isinstance(value, str | int)}
 
 
 class Conversation:

@@ -135,7 +135,7 @@ class ContentStore:
         await self._abort(ref)
 
     async def _abort(self, ref: str) -> None:
-        """Remove an unfinished write; one that was cancelled can be locked, or written to, a moment longer."""
+        """Remove an unfinished write; one that was cancelled may be locked or written to a moment longer."""
         deadline = time.monotonic() + DISCARD_SECONDS
         while True:
             try:
