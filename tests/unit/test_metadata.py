@@ -63,6 +63,15 @@ def test_a_newer_release_s_records_are_left_alone(tmp_path: Path) -> None:
         Database(tmp_path / "db")
 
 
+@pytest.mark.parametrize("content", [b"no database at all" * 1000, b"SQLite format 3\0" + b"x" * 5000])
+def test_damaged_records_are_said_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "db").write_bytes(content)
+    with pytest.raises(
+        FailedPrecondition, match=r"db cannot be used: .*; restore it, or choose another --root$"
+    ):
+        Database(tmp_path / "db")
+
+
 def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
     def fails(tx: Transaction) -> None:
         namespaces.create(tx, "ns", {})

@@ -42,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     except CutawayError as error:
         print(f"cutaway-containerd: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"cutaway-containerd: {error.strerror}: {error.filename}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from cutaway.containerd.metadata.schema import migrate
+from cutaway.errors import FailedPrecondition
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,12 +52,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         """Open or create the database and bring it up to date. Raises `FailedPrecondition`."""
-        self._writer = connect(path)
-        try:
-            migrate(self._writer)
-        except BaseException:
-            self._writer.close()
-            raise
+        self._writer = _opened(path)
         reserve(path)
         self._reader = connect(path)
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="metadata-write")
@@ -125,6 +121,28 @@ class Database:
 async def _on(thread: ThreadPoolExecutor, function: Callable[[], T]) -> T:
     context = contextvars.copy_context()
     return await asyncio.get_running_loop().run_in_executor(thread, context.run, function)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    try:
+        connection = connect(path)
+    except sqlite3.Error as error:
+        raise _unusable(path, error) from None
+    try:
+        migrate(connection)
+    except sqlite3.Error as error:
+        connection.close()
+        raise _unusable(path, error) from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"metadata in {path} cannot be used: {error}; restore it, or choose another --root"
+    )
 
 
 def connect(path: Path) -> sqlite3.Connection:
