@@ -79,9 +79,13 @@ class Stack:
 
 
 @contextmanager
-def stack(arguments: Sequence[str] = REAL_BELOW) -> Iterator[Stack]:
-    """A stack of its own, with busybox in it."""
-    with temporary_base() as base, NetNs() as netns, RealContainerd(base, netns) as containerd:
+def stack(arguments: Sequence[str] = REAL_BELOW, path_prefix: Sequence[Path] = ()) -> Iterator[Stack]:
+    """A stack of its own, with busybox in it; `path_prefix` is where containerd looks for a shim first."""
+    with (
+        temporary_base() as base,
+        NetNs() as netns,
+        RealContainerd(base, netns, path_prefix) as containerd,
+    ):
         with OurEngine(base, netns, containerd.address, arguments) as engine:
             made = Stack(engine, containerd, netns)
             made.load(busybox_image(), "docker.io/library/busybox:latest")

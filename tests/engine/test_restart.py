@@ -8,7 +8,7 @@ import pytest
 
 from engine.engine_stack import NAMESPACE, Hijack, Stack, stack
 from support.leftovers import Leftovers, cgroups
-from support.peers import need, peer
+from support.peers import VENV_BIN, need, peer
 from support.process import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
@@ -155,3 +155,18 @@ def test_a_stale_pid_file_and_socket_are_no_obstacle(own_stack: Stack) -> None:
     assert own_stack.engine.pidfile.exists()
     own_stack.engine.start()
     assert own_stack.engine.is_ready()
+
+
+def test_our_shim_keeps_the_last_output_for_an_engine_that_is_down() -> None:
+    """The real shim lets go of the FIFOs at a process's end, and with them of what nobody has read yet."""
+    need("root", "docker", "containerd", "runc", "busybox", "ctr")
+    with stack(("--default-runtime", "runc"), [VENV_BIN]) as made:
+        script = "until [ -e /tmp/go ]; do sleep 0.02; done; echo last words; exit 42"
+        made.docker("run", "-d", "--name", "brief", "busybox", "sh", "-c", script)
+        pid = made.inspect("brief")["State"]["Pid"]
+        made.docker("exec", "brief", "sh", "-c", "(sleep 0.5; touch /tmp/go) &")
+        made.engine.crash()
+        wait_until(lambda: is_gone(pid), "the process ends", timeout=20)
+        made.engine.start()
+        assert made.docker("logs", "brief") == "last words\n"
+        assert made.inspect("brief")["State"]["ExitCode"] == 42

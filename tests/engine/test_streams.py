@@ -11,6 +11,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +27,7 @@ def on_a_terminal(
     """Run the CLI on a terminal: whenever the first text has come, type the second."""
     main, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    command = [peer("docker"), *arguments]
+    command: list[str | Path] = [peer("docker"), *arguments]
     process = subprocess.Popen(
         command, env=stack.engine.env, stdin=side, stdout=side, stderr=side, start_new_session=True
     )

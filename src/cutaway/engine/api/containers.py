@@ -15,6 +15,7 @@ from cutaway.engine.containers.model import Container
 from cutaway.engine.containers.service import WaitCondition
 from cutaway.engine.containers.update import UpdateRequest, apply
 from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument, Unimplemented
+from cutaway.registry.client.platforms import parse_platform
 
 _PRUNE_FILTERS = frozenset({"label", "label!", "until"})
 
@@ -55,7 +56,9 @@ def container_of(request: web.Request) -> Container:
 @traced
 async def create(request: web.Request) -> web.Response:
     wanted = await body.read(request, CreateRequest)
-    container = await daemon_of(request).containers.create(wanted, request.query.get("name", ""))
+    platform = parse_platform(request.query["platform"]) if request.query.get("platform") else None
+    containers = daemon_of(request).containers
+    container = await containers.create(wanted, request.query.get("name", ""), platform)
     return body.json_response({"Id": container.id, "Warnings": []}, status=201)
 
 

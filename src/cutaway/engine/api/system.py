@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -63,7 +64,11 @@ async def show_version(request: web.Request) -> web.Response:
     components = [
         {"Name": "Engine", "Version": cutaway.__version__, "Details": details},
         {"Name": "containerd", "Version": containerd, "Details": {"GitCommit": revision}},
-        {"Name": runtime.binary or runtime.name, "Version": runc, "Details": {"GitCommit": commit}},
+        {
+            "Name": Path(runtime.binary).name or runtime.name,
+            "Version": runc,
+            "Details": {"GitCommit": commit},
+        },
     ]
     return body.json_response(
         {

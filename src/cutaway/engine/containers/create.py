@@ -14,7 +14,7 @@ from cutaway.engine.containers.model import Container
 from cutaway.engine.containers.parts import Parts
 from cutaway.engine.images import Image
 from cutaway.engine.timestamps import now_ns
-from cutaway.oci.image_spec import ContainerConfig
+from cutaway.oci.image_spec import ContainerConfig, Platform
 from cutaway.trace import spans
 
 
@@ -24,7 +24,7 @@ class Creator:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    async def create(self, request: CreateRequest, name: str) -> Container:
+    async def create(self, request: CreateRequest, name: str, platform: Platform | None = None) -> Container:
         """A new container in the state created.
 
         Raises `InvalidArgument` for a bad configuration, `AlreadyExists` for a name that is taken, and
@@ -35,7 +35,7 @@ class Creator:
         reserved = parts.index.reserve(name, container_id)
         async with AsyncExitStack() as undo:
             undo.callback(parts.index.release, reserved)
-            image = await parts.images.resolve(request.image)
+            image = await parts.images.resolve(request.image, platform)
             config = self._configure(request, image, container_id)
             planner = MountPlanner(parts.volumes)
             undo.callback(lambda: parts.volumes.remove_anonymous(planner.made))

@@ -16,6 +16,7 @@ from cutaway.engine.containers.model import Container, Status
 from cutaway.engine.containers.parts import Parts
 from cutaway.engine.containers.removal import Remover
 from cutaway.errors import CutawayError, FailedPrecondition
+from cutaway.oci.image_spec import Platform
 from cutaway.trace import spans
 
 
@@ -65,9 +66,9 @@ class ContainerService:
     def get(self, reference: str) -> Container:
         return self.index.get(reference)
 
-    async def create(self, request: CreateRequest, name: str) -> Container:
+    async def create(self, request: CreateRequest, name: str, platform: Platform | None = None) -> Container:
         """See `Creator.create`."""
-        return await self._creator.create(request, name)
+        return await self._creator.create(request, name, platform)
 
     async def start(self, container: Container) -> bool:
         """Start it; False if it runs already. With `--rm`, a container that cannot start is removed."""
