@@ -31,15 +31,20 @@ class Podman:
         self.rootfs = make_rootfs(base / "rootfs")
 
     def __call__(self, *words: str) -> Answer:
+        roots = {"--root": "root", "--runroot": "run", "--tmpdir": "tmp"}
         command = [
-            peer("podman"), "--root", self.base / "root", "--runroot", self.base / "run",
-            "--tmpdir", self.base / "tmp", "--conmon", peer("conmon"), "--runtime", OURS,
-            "--cgroup-manager", "cgroupfs", "--storage-driver", "vfs", "--events-backend", "none",
-        ]  # fmt: skip
-        words_ = [os.fspath(word) for word in (*command, *words)]
+            os.fspath(peer("podman")),
+            "--conmon",
+            os.fspath(peer("conmon")),
+            "--runtime",
+            os.fspath(OURS),
+        ]
+        for option, folder in roots.items():
+            command += [option, os.fspath(self.base / folder)]
+        command += ["--cgroup-manager", "cgroupfs", "--storage-driver", "vfs", "--events-backend", "none"]
         return self.netns.call(
             subprocess.run,
-            words_,
+            [*command, *words],
             check=False,
             capture_output=True,
             text=True,

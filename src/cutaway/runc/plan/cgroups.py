@@ -25,7 +25,7 @@ class EnterCgroups(Step):
         return f"enter {len(self.directories)} cgroups"
 
     def command(self) -> str:
-        return "; ".join(f"echo $$ > {directory}/tasks" for directory in self.directories)
+        return "; ".join(f"echo $$ > {directory}/tasks" for directory in self.directories) or "# none of v1"
 
     def failure(self, reason: str) -> str:
         return f"unable to apply cgroup configuration: {reason}"
