@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -12,8 +11,8 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Enough for a pull's downloads beside an unpack; more only makes threads wait for one another.
-THREADS = max(4, min(16, 2 * (os.cpu_count() or 1)))
+# Not to use processors, of which there may be two, but so that a few long unpacks leave room for the rest.
+THREADS = 16
 
 
 class Workers:
