@@ -1,60 +1,17 @@
-"""JSON without the price of `import json`.
-
-The standard package imports `re` (and with it `enum`, `functools`, ...): 8 ms, more than half of what
-the CLI may spend. The C accelerator that does the work behind it needs none of them, so the common
-path talks to that; where it is absent (another Python implementation), and for the wording of syntax
-errors, the standard package is used.
-"""
+"""JSON as the CLI reads and writes it: Go's escapes and docker's indentation, without `import json`."""
 
 from cutaway.errors import Unknown
+from cutaway.oci import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
-
-
-class _Settings:
-    """What the C scanner reads off the decoder that made it."""
-
-    strict = True
-    object_hook = None
-    object_pairs_hook = None
-    parse_float = float
-    parse_int = int
-    parse_constant = float
-    memo: "dict[str, str]" = {}
-
-
-def _reader() -> "Callable[[str], Any]":
-    try:
-        from _json import make_scanner
-    except ImportError:
-        import json
-
-        return json.loads
-    scan: Callable[[str, int], tuple[Any, int]] = make_scanner(_Settings())  # type: ignore[arg-type]
-
-    def read(text: str) -> "Any":
-        start = len(text) - len(text.lstrip(" \t\r\n"))
-        try:
-            value, end = scan(text, start)
-        except StopIteration:
-            raise ValueError("no JSON value") from None
-        if text[end:].strip(" \t\r\n"):
-            raise ValueError(f"something follows the JSON value at character {end}")
-        return value
-
-    return read
-
-
-_read = _reader()
 
 
 def loads(text: bytes | str, what: str = "the daemon's answer") -> "Any":
     """Parse JSON text; `what` names it in errors. Raises `Unknown`: only a broken peer sends such."""
     try:
-        return _read(text.decode() if isinstance(text, bytes) else text)
+        return jsontext.loads(text)
     except (ValueError, RecursionError) as error:
         raise Unknown(f"{what} is not JSON: {error}") from None
 

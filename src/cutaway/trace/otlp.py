@@ -11,6 +11,7 @@ millisecond. On a Unix socket the reply is not waited for, which our engine's co
 
 import os
 
+from cutaway.oci import jsontext
 from cutaway.trace import spans
 from cutaway.trace.spans import Span, Value
 
@@ -76,10 +77,9 @@ def send(endpoint: str, batch: "Sequence[Span]") -> str:
 
     The text is for a debug log: a trace that cannot be delivered is dropped.
     """
-    import json
     import socket
 
-    body = json.dumps(encode(batch), separators=(",", ":")).encode()
+    body = jsontext.dumps(encode(batch)).encode("utf-8", "replace")
     try:
         connection, host, path = _connect(endpoint)
         with connection:
