@@ -19,6 +19,7 @@ from cutaway import errors
 from cutaway.engine.images.model import EmbeddedSettings
 from cutaway.registry.client.settings import Endpoint, unix_endpoint
 from cutaway.registry.reference import DEFAULT_DOMAIN, Reference
+from cutaway.trace.otlp import ENDPOINT
 
 PROGRAM: Final = "cutaway-registry"
 START_SECONDS: Final = 15.0
@@ -62,6 +63,7 @@ class EmbeddedRegistry:
             "--with-hello",
             "--read-only",
             "--until-stdin-closes",
+            env=self._environment(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
@@ -79,6 +81,12 @@ class EmbeddedRegistry:
             raise errors.Unavailable(f"the built-in registry ended at once: exit {await process.wait()}")
         log.info("built-in registry: %s", line.decode(errors="replace").strip())
         return process
+
+    def _environment(self) -> dict[str, str]:
+        environment = dict(os.environ)
+        if self._settings.otlp_endpoint:
+            environment.setdefault(ENDPOINT, self._settings.otlp_endpoint)
+        return environment
 
 
 async def _kill(process: asyncio.subprocess.Process) -> None:

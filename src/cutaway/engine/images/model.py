@@ -25,6 +25,8 @@ class EmbeddedSettings:
 
     socket: Path
     root: Path
+    otlp_endpoint: str = ""
+    """Where it sends its spans; empty: where the engine's own environment says, if it does."""
 
 
 @dataclass(frozen=True)
