@@ -198,8 +198,8 @@ def processes_of(folder: Path) -> dict[int, str]:
     """The processes that work below a folder, with their command lines.
 
     Such are those that name it in their command line or environment, have it as current folder, or
-    run in a mount namespace of their own with a mount from it (the inside of a container); and
-    the descendants of all these.
+    have a root of their own with a mount from it (the inside of a container); and the descendants
+    of all these.
     """
     entries = [entry for entry in Path("/proc").glob("[0-9]*") if int(entry.name) not in ourselves()]
     own = [int(entry.name) for entry in entries if works_below(entry, os.fsencode(folder))]
@@ -222,11 +222,19 @@ def works_below(process: Path, folder: bytes) -> bool:
             return True
         if any(names_folder((process / source).read_bytes(), folder) for source in ("cmdline", "environ")):
             return True
-        if (process / "ns/mnt").stat().st_ino == os.stat("/proc/self/ns/mnt").st_ino:
-            return False
-        return names_folder((process / "mountinfo").read_bytes(), folder)
+        mounts = (process / "mountinfo").read_bytes()
+        # With the root that we have it sees a copy of our mounts, other stacks' and this one's alike.
+        return root_of(mounts) != root_of(Path("/proc/self/mountinfo").read_bytes()) and names_folder(
+            mounts, folder
+        )
     except OSError:
         return False  # it has ended
+
+
+def root_of(mounts: bytes) -> list[bytes]:
+    """Device and path in it of what is mounted at /, from the text of a mountinfo file (proc(5))."""
+    fields = (line.split() for line in mounts.splitlines())
+    return [part for field in fields if field[4] == b"/" for part in field[2:4]]
 
 
 def names_folder(text: bytes, folder: bytes) -> bool:
