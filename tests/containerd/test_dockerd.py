@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.leftovers import Leftovers, temporary_base
-from support.netns import NetNs
+from support.netns import Command, NetNs
 from support.peers import VENV_BIN, need, peer
 from support.process import wait_until
 from support.stack import OurContainerd, RealDockerd, substitute
@@ -20,8 +20,11 @@ from support.stack import OurContainerd, RealDockerd, substitute
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
 
+Stack = tuple[OurContainerd, RealDockerd]
+
+
 @pytest.fixture(scope="module", params=["runc", "cutaway"])
-def docker(request: pytest.FixtureRequest) -> Iterator[RealDockerd]:
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """dockerd asks for the shim of runc; what it gets is that or ours."""
     need("dockerd", "docker", "containerd-shim-runc-v2", "runc", "busybox")
     with temporary_base() as base, NetNs() as netns:
@@ -30,8 +33,13 @@ def docker(request: pytest.FixtureRequest) -> Iterator[RealDockerd]:
         with OurContainerd(base, netns, prefix) as containerd:
             with RealDockerd(base, netns, containerd_socket=containerd.address) as dockerd:
                 dockerd.load_busybox()
-                yield dockerd
+                yield containerd, dockerd
                 assert not stray(base)
+
+
+@pytest.fixture
+def docker(stack: Stack) -> RealDockerd:
+    return stack[1]
 
 
 def stray(base: Path) -> list[str]:
@@ -58,7 +66,7 @@ def test_run_with_stdin(docker: RealDockerd) -> None:
 
 def test_run_with_a_terminal(docker: RealDockerd) -> None:
     master, slave = pty.openpty()
-    command = [peer("docker"), "run", "--rm", "-it", "busybox", "sh", "-c", "tty; exit 5"]
+    command: Command = [peer("docker"), "run", "--rm", "-it", "busybox", "sh", "-c", "tty; exit 5"]
     process = subprocess.Popen(
         command, stdin=slave, stdout=slave, stderr=slave, env=docker.env, start_new_session=True
     )
@@ -115,3 +123,19 @@ def test_restart_policy(docker: RealDockerd) -> None:
     count = ["inspect", "--format", "{{.RestartCount}} {{.State.Status}}", "phoenix"]
     wait_until(lambda: docker.docker(*count).stdout.strip() == "2 exited", "restarted twice")
     docker.docker("rm", "phoenix")
+
+
+def test_containers_outlive_our_daemon(stack: Stack) -> None:
+    containerd, docker = stack
+    docker.docker("run", "-d", "--name", "lasting", "busybox", "sleep", "1000")
+    containerd.crash()
+    containerd.start()
+    wait_until(
+        lambda: docker.docker("exec", "lasting", "true", check=False).returncode == 0,
+        "dockerd has found our daemon again",
+        timeout=30,
+    )
+    assert state(docker, "lasting")["Status"] == "running"
+    docker.docker("kill", "lasting")
+    wait_until(lambda: state(docker, "lasting")["Status"] == "exited", "dockerd has heard of the exit")
+    docker.docker("rm", "lasting")

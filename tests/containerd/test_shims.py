@@ -304,7 +304,11 @@ def collector(path: Path, spans: list[dict[str, Any]]) -> Iterator[str]:
         def address_string(self) -> str:
             return "unix"
 
-    server = socketserver.ThreadingUnixStreamServer(str(path), Handler)
+    class Server(socketserver.ThreadingUnixStreamServer):
+        def handle_error(self, *_: object) -> None:
+            """Who sends spans may leave before the answer."""
+
+    server = Server(str(path), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
