@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shim.driver import Fifo, ShimHost, TaskError
-from support.process import wait_until
+from support.process import has_ended, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -196,3 +196,19 @@ def test_output_that_nobody_reads_holds_up_neither_exit_nor_other_calls(warm_hos
     assert shim.receive("Delete", deleting).exit_status == 1
     shim.task("Shutdown")
     wait_until(lambda: not os.path.exists(shim.address.removeprefix("unix://")), "the socket is removed")
+
+
+def test_a_fifo_that_is_not_there_fails_the_create_and_leaves_no_container(warm_host: ShimHost) -> None:
+    bundle = warm_host.bundle("c1", ["sleep", "100"])
+    shim = warm_host.start(bundle)
+    with pytest.raises(TaskError, match="/nonexistent/stdout: No such file or directory"):
+        shim.create(stdout="/nonexistent/stdout")
+    pid = int((bundle.path / "init.pid").read_text())
+    assert has_ended(pid, 5)
+    with pytest.raises(TaskError, match="container not created: not found"):
+        shim.task("State")
+    shim.create()
+    shim.task("Start")
+    shim.task("Kill", signal=9)
+    shim.task("Wait")
+    shim.shutdown()

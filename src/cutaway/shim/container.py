@@ -71,6 +71,7 @@ class Container:
         self._specs: dict[str, bytes] = {}
         self._host = host
         self._ending = False
+        self._own_pids: bool | None = None
         self._rootfs = f"{bundle.path}/rootfs" if bundle.rootfs else ""
         self._runtime = Runtime(host.launcher, binary, settings, host.namespace, bundle.path)
         self._streams = Streams(
@@ -92,6 +93,7 @@ class Container:
                 self._unmount()
                 raise
             self._host.observer.created(self)
+            self._host.loop.soon(self._look_for_pids)
             self._host.reaper.expect(self.init.pid, self.init.reaped)
         finally:
             self._host.reaper.release()
@@ -192,8 +194,7 @@ class Container:
         process = self.find(exec_id)
         async with process.lock:
             process.state.check(states.DELETE)
-            if not await wait_for(self._host.loop, process.io.drained, _drain_time(process)):
-                log.warning(f"failed to drain the output of {process.id}")
+            await self._drain(process)
             if process is self.init:
                 await self._runtime.delete(self.id)
                 self._unmount()
@@ -202,6 +203,12 @@ class Container:
             process.io.close()
             process.state = states.DELETED
         return process
+
+    async def _drain(self, process: Process) -> None:
+        if process.exit is None:
+            return  # it never ran
+        if not await wait_for(self._host.loop, process.io.drained, _DRAIN_SECONDS):
+            log.warning(f"failed to drain the output of {process.id}")
 
     def _forget_exec(self, process: Process) -> None:
         self.execs.pop(process.id, None)
@@ -265,7 +272,8 @@ class Container:
         """The init has ended. In a pid namespace of its own, that has ended everything else, too."""
         if self.init.state is states.PAUSED:
             await self._try(self._runtime.resume(self.id))
-        if self._shares_pids():
+        self._look_for_pids()
+        if not self._own_pids:
             await self._try(self._runtime.kill(self.id, 9, everyone=True))
         for process in list(self.execs.values()):
             if process.is_running:
@@ -280,9 +288,10 @@ class Container:
         except CutawayError as error:
             log.warning(f"after the end of {self.id}: {error.message}")
 
-    def _shares_pids(self) -> bool:
-        """Whether others may live on without the init: it had no pid namespace of its own."""
-        return not has_own_pids(f"{self.bundle.path}/config.json")
+    def _look_for_pids(self) -> None:
+        """Whether others may live on without the init; read while nobody waits, not at its end."""
+        if self._own_pids is None:
+            self._own_pids = has_own_pids(f"{self.bundle.path}/config.json")
 
     def _tell_exit(self, process: Process, exit: "Exit") -> None:
         process.finish(exit)
@@ -293,10 +302,6 @@ class Container:
             )
         self._host.observer.exited(self, process)
         process.exited.set()
-
-
-def _drain_time(process: Process) -> float:
-    return _DRAIN_SECONDS if process.exit is not None else 0.0
 
 
 def has_own_pids(config: str) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1  # prctl(2); cleared for the children of the child
 _NOT_EXECUTABLE = 126
-_MAX_OUTPUT = 64 << 10
+_MAX_OUTPUT = 4 << 20
 
 
 class Result:

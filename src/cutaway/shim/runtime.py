@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from cutaway.shim.stdio import ProcessIo
 
 
+_MAX_SAID = 4096  # of a failed runtime's words
+
+
 class Runtime:
     """One runtime for one bundle."""
 
@@ -151,7 +154,7 @@ class Runtime:
 
     def _said(self, result: Result) -> str:
         text = f"{self._binary} did not terminate successfully: exit status {result.status}"
-        return f"{text}: {result.output}"
+        return f"{text}: {result.output[:_MAX_SAID]}"
 
     def _failure(self, what: str, otherwise: str, offset: int) -> Unknown:
         try:

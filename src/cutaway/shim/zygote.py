@@ -21,6 +21,7 @@ import select
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 from cutaway.linux import processes
 from cutaway.shim.launch import replace_environment
@@ -92,7 +93,10 @@ class Zygote:
                     return
 
     def _receive(self) -> bool:
-        packet, descriptors, _, _ = socket.recv_fds(self._caller, _MAX_REQUEST, 3)
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(self._caller, _MAX_REQUEST, 3)
+        except ConnectionResetError:
+            return False  # it has hung up without reading the last replies
         if not packet:
             return False
         try:
@@ -127,7 +131,8 @@ class Zygote:
     def _reply(self, fields: "dict[str, Any]") -> None:
         import json
 
-        self._caller.send(json.dumps(fields).encode())
+        with suppress(BrokenPipeError):  # it has hung up, which is noticed next
+            self._caller.send(json.dumps(fields).encode())
 
 
 def _id_of(packet: bytes) -> object:

@@ -31,10 +31,16 @@ _CLASSES = {code: cls for cls, (code, _) in CODES.items()}
 def of(error: Exception) -> tuple[int, str]:
     """Code and message for whatever a call raised."""
     code, words = CODES.get(type(error), (2, "")) if isinstance(error, errors.CutawayError) else (2, "")
-    message = str(error) or type(error).__name__
+    message = _words(error)
     if words and message != words and not message.endswith(f": {words}"):
         message = f"{message}: {words}"
     return code, message
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
 
 
 def error(code: int, message: str) -> errors.CutawayError:
