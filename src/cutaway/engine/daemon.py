@@ -122,7 +122,7 @@ class Daemon:
         self.network = NetworkService(settings, database)
         down.push_async_callback(self.network.close)
         self.volumes = VolumeStore(database, settings.volumes_dir, self.events)
-        index = ContainerIndex(ContainerTable(database))
+        index = ContainerIndex(ContainerTable(database, settings.database))
         self.volumes.users = lambda name: [c.id for c in index if any(p.name == name for p in c.mounts)]
         self.parts = Parts(
             settings, index, self.runtime, self.images, self.network, self.volumes, self.events

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -43,12 +43,35 @@ async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
         version.check(request)
         if getattr(marks, _STREAMING, False):
             return await _recorded(request, handler, marks)
-        # Shielded: a client that hangs up must not leave half of what it asked for.
-        return await asyncio.shield(asyncio.ensure_future(_recorded(request, handler, marks)))
+        return await _carried_through(request, _recorded(request, handler, marks))
     except asyncio.CancelledError:
         raise
     except Exception as error:  # noqa: BLE001 (the last line before the client)
         return _answer(request, error)
+
+
+async def _carried_through(
+    request: web.Request, work: Coroutine[Any, Any, web.StreamResponse]
+) -> web.StreamResponse:
+    """Do it to its end: a client that hangs up must not leave half of what it asked for."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            _abandoned.add(task)
+            task.add_done_callback(lambda done: _tell_abandoned(request, done))
+        raise
+
+
+_abandoned: Final[set[asyncio.Future[web.StreamResponse]]] = set()
+"""Requests whose clients have gone, kept from the garbage collector until they are done."""
+
+
+def _tell_abandoned(request: web.Request, task: asyncio.Future[web.StreamResponse]) -> None:
+    _abandoned.discard(task)
+    if not task.cancelled() and (error := task.exception()):
+        log.info("%s %s, whose client has gone: %s", request.method, request.path, error)
 
 
 async def _recorded(request: web.Request, handler: Handler, marks: object) -> web.StreamResponse:

@@ -13,8 +13,8 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 from cutaway.engine.containers.execs import ExecService
 from cutaway.engine.containers.exits import ExitHandler
@@ -43,11 +43,13 @@ class Monitor:
         exits: ExitHandler,
         execs: ExecService,
         start: Callable[[Container], Awaitable[bool]],
+        remove: Callable[[Container], Coroutine[Any, Any, None]],
     ) -> None:
         self._parts = parts
         self._exits = exits
         self._execs = execs
         self._start = start
+        self._remove = remove
         self._first = True
         self.ready = asyncio.Event()
         """Set once the first comparison is done."""
@@ -92,7 +94,7 @@ class Monitor:
                 log.warning("container %s: %s", container.short_id, error)
         if first:
             await self._clear_leftovers()
-            self._resume_policies()
+            self._resume()
 
     async def _settle(self, container: Container, first: bool) -> None:
         stored = container.state
@@ -110,14 +112,15 @@ class Monitor:
         elif stored.is_running:
             if first:
                 self._reopen(container)
-            await self._exits.handle(container, self._exit_of(container, task))
+            await self._exits.handle(container, self._exit_of(container, task, stored.pid))
 
     @staticmethod
-    def _exit_of(container: Container, task: Task | None) -> TaskExit:
+    def _exit_of(container: Container, task: Task | None, pid: int) -> TaskExit:
+        """The end of the run that was looked at; by now another may have begun."""
         if task is None:
             log.warning("container %s ended unseen; its exit code is lost", container.short_id)
-            return TaskExit(container.id, "", container.state.pid, _LOST_EXIT, now_ns())
-        return TaskExit(container.id, "", container.state.pid, task.exit_code, task.exited_ns or now_ns())
+            return TaskExit(container.id, "", pid, _LOST_EXIT, now_ns())
+        return TaskExit(container.id, "", pid, task.exit_code, task.exited_ns or now_ns())
 
     async def _adopt(self, container: Container, task: Task) -> None:
         """A container that runs, made by an engine before us."""
@@ -169,13 +172,15 @@ class Monitor:
             await self._parts.runtime.delete_task(container_id)
         await self._parts.runtime.delete_container(container_id)
 
-    def _resume_policies(self) -> None:
-        """Start what should run after a start of the engine, and remove what `--rm` left."""
+    def _resume(self) -> None:
+        """Start what its restart policy wants up, and finish what `--rm` had begun."""
         for container in self._parts.index:
             policy, status = container.host.restart_policy.name, container.state.status
             wanted = policy == "always" or (policy == "unless-stopped" and not container.stopped_by_user)
             if status is Status.RESTARTING or (status is Status.EXITED and wanted):
                 self._parts.background(self._start_again(container), f"start of {container.short_id}")
+            elif status is Status.EXITED and container.host.auto_remove:
+                self._parts.background(self._remove(container), f"auto-remove of {container.short_id}")
 
     async def _start_again(self, container: Container) -> None:
         async with container.lock:

@@ -173,7 +173,8 @@ class ExecService:
     async def handle_exit(self, told: TaskExit) -> None:
         """An exec's process has ended: last output, then its clients, then containerd forgets it."""
         exec_ = self._execs.get(told.exec_id)
-        if exec_ is None:
+        if exec_ is None:  # begun by an engine before us
+            await self._delete(told)
             return
         async with exec_.lock:  # the event may overtake the answer to its start
             if not exec_.running:
@@ -184,11 +185,15 @@ class ExecService:
         self._parts.events.container(
             exec_.container, "exec_die", execID=exec_.id, exitCode=str(told.exit_code)
         )
+        await self._delete(told)
+
+    async def _delete(self, told: TaskExit) -> None:
+        """Have containerd forget an exec that has ended, and remove its FIFOs."""
         try:
             await self._parts.runtime.delete_process(told.container_id, told.exec_id)
         except CutawayError as error:
-            log.warning("exec %s could not be deleted: %s", exec_.id[:12], error)
-        _remove_fifos(self._parts.bundle(exec_.container), exec_.id)
+            log.warning("exec %s could not be deleted: %s", told.exec_id[:12], error)
+        _remove_fifos(self._parts.settings.fifo_dir / told.container_id, told.exec_id)
 
     async def resize(self, exec_: Exec, width: int, height: int) -> None:
         """Tell the process's terminal its size. Raises `FailedPrecondition` if it does not run."""

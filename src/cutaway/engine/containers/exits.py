@@ -75,13 +75,20 @@ class ExitHandler:
         container.state = container.state.ended(
             told.exit_code, told.exited_ns or now_ns(), oom_killed=container.saw_oom, restarting=restarting
         )
-        parts.index.save(container)
+        self._save(container)
         parts.events.container(
             container, "die", exitCode=str(told.exit_code), execDuration=str(duration // 1_000_000_000)
         )
         container.settle(container.next_exit)
         if duration >= _STABLE_NS:
             container.restarts_in_a_row = 0
+
+    def _save(self, container: Container) -> None:
+        """A full disk must not keep those who wait for the exit waiting; the next start finds it out anew."""
+        try:
+            self._parts.index.save(container)
+        except CutawayError as error:
+            log.error("the exit of %s is not stored: %s", container.short_id, error)
 
     async def _clean_up(self, container: Container) -> None:
         """Free what a run took. Failures are logged: the container has ended all the same."""

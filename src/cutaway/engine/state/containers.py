@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from cutaway.engine.containers.config import Config, HostConfig
 from cutaway.engine.containers.model import Container, State, Status
 from cutaway.engine.containers.mounts import MountPoint
 from cutaway.engine.documents import to_json
+from cutaway.engine.state.database import translated
 from cutaway.oci.document import decode
 from cutaway.trace import context
 
@@ -43,30 +46,38 @@ _UPDATE_STATE: Final = f"UPDATE containers SET {', '.join(f'{c} = :{c}' for c in
 class ContainerTable:
     """The `containers` table."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
+        self._path = path
 
     def load(self) -> list[Container]:
         """Every stored container, oldest first."""
         rows = self._connection.execute("SELECT * FROM containers ORDER BY created_ns").fetchall()
         return [_container(row) for row in rows]
 
+    def _write(self, statement: str, values: Mapping[str, object] | Sequence[object]) -> None:
+        """Raises what can be done about it: `ResourceExhausted` on a full disk and so on."""
+        try:
+            self._connection.execute(statement, values)
+        except sqlite3.DatabaseError as error:
+            raise translated(error, self._path) from None
+
     def insert(self, container: Container) -> None:
-        self._connection.execute(_INSERT, {**_identity(container), **_state(container)})
+        self._write(_INSERT, {**_identity(container), **_state(container)})
 
     def save_state(self, container: Container) -> None:
         """Write what changes in a container's life; its configuration stays as it was inserted."""
-        self._connection.execute(_UPDATE_STATE, {"id": container.id, **_state(container)})
+        self._write(_UPDATE_STATE, {"id": container.id, **_state(container)})
 
     def save_config(self, container: Container) -> None:
         """Write what rename and update change."""
-        self._connection.execute(
+        self._write(
             "UPDATE containers SET name = ?, host_config = ? WHERE id = ?",
             (container.name, to_json(container.host), container.id),
         )
 
     def delete(self, container_id: str) -> None:
-        self._connection.execute("DELETE FROM containers WHERE id = ?", (container_id,))
+        self._write("DELETE FROM containers WHERE id = ?", (container_id,))
 
 
 def _identity(container: Container) -> dict[str, object]:

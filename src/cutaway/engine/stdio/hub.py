@@ -84,11 +84,19 @@ class Hub:
     def feed(self, stream: int, data: bytes) -> None:
         """A piece of output: to the log first, which never waits, then to the clients."""
         if self.sink is not None:
-            self.sink(stream, data)
+            self._log(self.sink, stream, data)
         for client in self._clients:
             client.deliver(stream, data)
         if self._watch is None and any(client.backlog > HIGH_WATER for client in self._clients):
             self._watch = asyncio.get_running_loop().create_task(self._wait_for_the_slow())
+
+    @staticmethod
+    def _log(sink: Sink, stream: int, data: bytes) -> None:
+        """A log that cannot be written (a full disk) costs the log, not the container."""
+        try:
+            sink(stream, data)
+        except OSError as error:
+            log.error("%d bytes of output were not logged: %s", len(data), error)
 
     async def _wait_for_the_slow(self) -> None:
         """Leave the FIFOs unread until every client has caught up or was dropped."""
@@ -115,11 +123,15 @@ class Hub:
         """
         for reader in list(self._readers.values()):
             reader.take()
-        if self._readers:
+        while self._readers:
+            if self._watch is not None:  # a slow client holds the reading up; it has its own limit
+                await asyncio.wait([self._watch])
             try:
                 await asyncio.wait_for(self._drained.wait(), seconds)
             except TimeoutError:
-                log.warning("output did not end within %g s of the process's end", seconds)
+                if self._watch is None:
+                    log.warning("output did not end within %g s of the process's end", seconds)
+                    break
         self.close()
 
     def close(self) -> None:
