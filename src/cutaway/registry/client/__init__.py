@@ -1,0 +1,1 @@
+"""Seam 2 from above: pulling from any registry that speaks the distribution API."""
