@@ -266,6 +266,8 @@ def test_the_shim_is_a_daemon_that_the_kernel_takes_before_the_service(host: Shi
     own = int(Path("/proc/self/oom_score_adj").read_text())
     assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) == min(own + 1, 1000)
     assert os.readlink(f"/proc/{pid}/cwd") == str(shim.bundle.path)
+    shown = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    assert shown[:2] == ["containerd-shim-cutaway-v1", "-id=c1"]
     assert os.readlink(f"/proc/{pid}/fd/1") == "/dev/null"
     assert os.readlink(f"/proc/{pid}/fd/2") == str(shim.bundle.path / "log")
     assert os.stat(shim.address.removeprefix("unix://")).st_mode & 0o777 == 0o600

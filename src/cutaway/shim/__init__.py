@@ -18,5 +18,7 @@ stdio       FIFOs, pipes, terminals, loggers; pump copies between them
 mounts      the root filesystem that a request asks for
 events      to the container service, in order
 stats, oom  reading the container's cgroup
+title       what `ps` shows
+tracing     spans of the shim's own steps
 zygote      a warm process that forks shims
 """

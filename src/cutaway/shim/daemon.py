@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 from cutaway.linux import processes
 from cutaway.pb import task_events_pb2
@@ -11,6 +12,7 @@ from cutaway.shim.loop import Loop, wait_for
 from cutaway.shim.oom import OomWatcher
 from cutaway.shim.reaper import Reaper
 from cutaway.shim.service import TaskService, methods
+from cutaway.shim.title import set_title
 from cutaway.shim.ttrpc.server import Server
 from cutaway.trace import otlp
 from cutaway.trace.context import from_environment
@@ -95,10 +97,9 @@ class Daemon:
 
 def run(arguments: "Arguments", listener: "socket.socket", path: str, given: bytes) -> int:
     """Serve until told to stop. `given` are the runtime options that `start` got on stdin."""
-    import sys
-
     log.configure(arguments.debug)
-    processes.set_name("containerd-shim")
+    words = [f"-{name}={arguments[name]}" for name in ("id", "namespace", "address")]
+    set_title([os.path.basename(sys.argv[0]), *words])
     processes.set_subreaper()
     _join_cgroup(given)
     daemon = Daemon(arguments, listener, path, sys.argv[0])

@@ -9,6 +9,7 @@ import fcntl
 import gc
 import os
 import signal
+import sys
 
 from cutaway.errors import NotFound
 from cutaway.linux import libc, processes
@@ -176,6 +177,9 @@ def _enter(main: "programs.Main", argv: list[str]) -> int:
 
         os.write(2, traceback.format_exc().encode())
         return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 def _reset_signals() -> None:
