@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sqlite3
 from collections.abc import Coroutine
@@ -22,8 +21,6 @@ from cutaway.engine.state.database import MIGRATIONS, migrate, open_database
 from cutaway.engine.stdio import detach, fifo
 from cutaway.engine.stdio.framing import STDERR, STDOUT, frame
 from cutaway.engine.stdio.hub import Hub
-from cutaway.engine.traces import store
-from cutaway.trace.collect import TraceSpan
 
 
 def run(work: Coroutine[Any, Any, Any]) -> None:
@@ -281,41 +278,3 @@ def test_a_damaged_database_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"not a database at all" * 100)
     with pytest.raises(errors.DataLoss, match=r"e\.db is damaged"):
         open_database(path, MIGRATIONS)
-
-
-def some_span(trace: str, number: int) -> TraceSpan:
-    return TraceSpan(
-        trace_id=trace, span_id=f"{number:016x}", name=f"s{number}", start_ns=number, end_ns=number
-    )
-
-
-def test_traces_are_kept_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "MAX_SPANS_PER_TRACE", 10)
-    monkeypatch.setattr(store, "MAX_SPANS", 15)
-    monkeypatch.setattr(store, "_PRUNE_EVERY", 1)
-
-    async def work() -> None:
-        traces = store.TraceStore(tmp_path / "t.db")
-        traces.add([some_span("a" * 32, number) for number in range(25)])
-        kept = await traces.spans("a" * 32)
-        assert [span.name for span in kept] == [f"s{number}" for number in range(15, 25)]
-        traces.add([some_span("b" * 32, number) for number in range(10)])
-        assert len(await traces.spans("b" * 32)) == 10
-        assert len(await traces.spans("a" * 32)) == 5
-        traces.close()
-        again = store.TraceStore(tmp_path / "t.db")
-        assert len(await again.spans("b" * 32)) == 10
-        again.close()
-
-    run(work())
-
-
-def test_a_span_that_is_sent_twice_is_kept_once(tmp_path: Path) -> None:
-    async def work() -> None:
-        traces = store.TraceStore(tmp_path / "t.db")
-        for _ in range(2):
-            traces.add([some_span("a" * 32, 1)])
-        assert json.dumps([span.name for span in await traces.spans("a" * 32)]) == '["s1"]'
-        traces.close()
-
-    run(work())

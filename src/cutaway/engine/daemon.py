@@ -14,8 +14,9 @@ from typing import Final
 from aiohttp import web
 
 import cutaway
-from cutaway.engine import collector, listeners
+from cutaway.engine import listeners
 from cutaway.engine.api.app import make_app
+from cutaway.engine.collector import Collector
 from cutaway.engine.containerd_client import ContainerdClient
 from cutaway.engine.containers.index import ContainerIndex
 from cutaway.engine.containers.parts import Parts
@@ -149,8 +150,7 @@ class Daemon:
             await web.SockSite(runner, opened, backlog=listeners.BACKLOG).start()
         spans_socket = listeners.bind(f"unix://{self.settings.collector_socket}")
         down.callback(listeners.close, f"unix://{self.settings.collector_socket}", spans_socket)
-        collecting = await collector.serve(runner, spans_socket)
-        down.callback(collecting.close)
+        down.callback(Collector(spans_socket, self.traces.add).close)
 
 
 def image_settings(settings: Settings) -> ImageSettings:

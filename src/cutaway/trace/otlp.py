@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 PATH = "/v1/traces"
 _CONNECT_SECONDS = 0.5
+_GATHER_SECONDS = 0.02
+_MAX_BATCH = 512
 
 
 def encode_value(value: Value) -> "dict[str, Any]":
@@ -166,9 +168,15 @@ class Background:
                 event.set()
 
     def _drain(self) -> "tuple[list[Span], list[threading.Event]]":
+        """Something, and whatever comes within a moment of it: one request for a burst."""
+        import queue
+
         items = [self._queue.get()]
-        while not self._queue.empty():
-            items.append(self._queue.get())
+        while isinstance(items[-1], Span) and len(items) < _MAX_BATCH:
+            try:
+                items.append(self._queue.get(timeout=_GATHER_SECONDS))
+            except queue.Empty:
+                break
         batch = [item for item in items if isinstance(item, Span)]
         return batch, [item for item in items if not isinstance(item, Span)]
 

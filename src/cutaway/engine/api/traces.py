@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-
 from aiohttp import web
 
 from cutaway.engine.api import body
 from cutaway.engine.api.containers import container_of
 from cutaway.engine.api.keys import daemon_of
+from cutaway.engine.collector import MAX_BODY
 from cutaway.errors import InvalidArgument, NotFound
+from cutaway.oci import jsontext
 from cutaway.oci.document import encode
 from cutaway.trace import collect
-
-_MAX_BODY = 4 << 20
 
 
 def routes() -> list[web.RouteDef]:
@@ -29,13 +27,14 @@ async def receive(request: web.Request) -> web.Response:
     if request.content_type != "application/json":
         raise InvalidArgument("only OTLP/JSON is taken: send Content-Type application/json")
     raw = await request.read()
-    if len(raw) > _MAX_BODY:
-        raise InvalidArgument(f"{len(raw)} bytes of spans in one request; at most {_MAX_BODY} are taken")
+    if len(raw) > MAX_BODY:
+        raise InvalidArgument(f"{len(raw)} bytes of spans in one request; at most {MAX_BODY} are taken")
     try:
-        value = json.loads(raw)
+        collect.decode_request(jsontext.loads(raw))
+        text = raw.decode()
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"invalid JSON: {error}") from None
-    daemon_of(request).traces.add(collect.decode_request(value))
+    daemon_of(request).traces.add(text)
     return body.json_response({"partialSuccess": {}})
 
 

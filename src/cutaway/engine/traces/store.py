@@ -1,17 +1,19 @@
-"""Spans in SQLite, in a file and on a thread of their own: recording must stay out of a run's way.
+"""Traces in SQLite, in a file and on a thread of their own: recording must stay out of a run's way.
 
     traces.db (WAL, synchronous=OFF: a power cut may cost traces, never containers)
-    └── spans   (trace_id, span_id) ▸ when it came, the span as JSON
+    └── exports   what came, when ▸ the trace it speaks of, OTLP/JSON as it was sent
 
-Bounded: at most `MAX_SPANS_PER_TRACE` of a trace and `MAX_SPANS` in all; the oldest traces go first.
+Spans are kept as they came and are looked into when somebody asks for them, which is seldom: a run makes
+a hundred, and decoding each cost more of a processor than the rest of the engine's part in it.
+Bounded: `MAX_BYTES` in all, the oldest going first, and `MAX_SPANS_PER_TRACE` to whoever asks.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import queue
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -19,32 +21,35 @@ from pathlib import Path
 from typing import Final
 
 from cutaway.engine.state.database import open_database
-from cutaway.oci.document import decode, dumps
-from cutaway.trace.collect import TraceSpan
-from cutaway.trace.otlp import Background
+from cutaway.errors import CutawayError
+from cutaway.oci import jsontext
+from cutaway.trace import otlp
+from cutaway.trace.collect import TraceSpan, decode_request
 from cutaway.trace.spans import Span
 
 log = logging.getLogger(__name__)
 
 MAX_SPANS_PER_TRACE: Final = 2_000
-MAX_SPANS: Final = 200_000
-_PRUNE_EVERY: Final = 5_000
+MAX_BYTES: Final = 128 << 20
+_PRUNE_EVERY: Final = 4 << 20
 _GATHER_SECONDS: Final = 0.05
 
 MIGRATIONS: Final[tuple[str, ...]] = (
     """
-    CREATE TABLE spans (
+    CREATE TABLE exports (
         number   INTEGER PRIMARY KEY,
         trace_id TEXT NOT NULL,
-        span_id  TEXT NOT NULL,
-        span     TEXT NOT NULL
+        size     INTEGER NOT NULL,
+        body     TEXT NOT NULL
     ) STRICT;
-    CREATE UNIQUE INDEX spans_by_id ON spans (trace_id, span_id);
+    CREATE INDEX exports_by_trace ON exports (trace_id);
     """,
 )
 
+_TRACE_ID = re.compile(r'"traceId"\s*:\s*"([0-9a-f]{32})"')
+
 _Reader = Callable[[sqlite3.Connection], None]
-_Item = Span | list[TraceSpan] | _Reader | None
+_Item = Span | str | _Reader | None
 
 
 class TraceStore:
@@ -53,7 +58,7 @@ class TraceStore:
     def __init__(self, path: Path, forward: str = "") -> None:
         self._path = path
         self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
-        self._forward = Background(forward) if forward else None
+        self._forward = otlp.Background(forward) if forward else None
         self._since_prune = 0
         self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
         self._thread.start()
@@ -64,9 +69,9 @@ class TraceStore:
         if self._forward is not None:
             self._forward(span)
 
-    def add(self, spans: Sequence[TraceSpan]) -> None:
-        """Keep spans that others have sent."""
-        self._queue.put(list(spans))
+    def add(self, body: str) -> None:
+        """Keep spans that others have sent: an ExportTraceServiceRequest in OTLP/JSON, unread."""
+        self._queue.put(body)
 
     async def spans(self, trace_id: str) -> list[TraceSpan]:
         """A trace's spans in the order they began, all that was recorded before the call among them."""
@@ -74,10 +79,10 @@ class TraceStore:
         future: asyncio.Future[list[TraceSpan]] = loop.create_future()
 
         def read(connection: sqlite3.Connection) -> None:
-            rows = connection.execute("SELECT span FROM spans WHERE trace_id = ?", (trace_id,)).fetchall()
-            found = [decode(TraceSpan, json.loads(row[0])) for row in rows]
-            found.sort(key=lambda span: span.start_ns)
-            loop.call_soon_threadsafe(_resolve, future, found)
+            rows = connection.execute(
+                "SELECT body FROM exports WHERE trace_id = ? ORDER BY number", (trace_id,)
+            ).fetchall()
+            loop.call_soon_threadsafe(_resolve, future, spans_in([body for (body,) in rows], trace_id))
 
         self._queue.put(read)
         return await future
@@ -126,52 +131,46 @@ class TraceStore:
         return items
 
     def _write(self, connection: sqlite3.Connection, items: Sequence[_Item]) -> None:
-        batch: list[TraceSpan] = []
-        for item in items:
-            if isinstance(item, Span):
-                batch.append(_own(item))
-            elif isinstance(item, list):
-                batch += item
-        if not batch:
+        own = [item for item in items if isinstance(item, Span)]
+        bodies = [item for item in items if isinstance(item, str)]
+        if own:
+            bodies.append(jsontext.dumps(otlp.encode(own)))
+        rows = [(trace_id, len(body), body) for body in bodies for trace_id in traces_in(body)]
+        if not rows:
             return
-        rows = [(span.trace_id, span.span_id, dumps(span)) for span in batch]
         with connection:
             connection.execute("BEGIN")
-            connection.executemany(
-                "INSERT OR REPLACE INTO spans (trace_id, span_id, span) VALUES (?, ?, ?)", rows
-            )
-            self._prune(connection, batch)
+            connection.executemany("INSERT INTO exports (trace_id, size, body) VALUES (?, ?, ?)", rows)
+            self._prune(connection, sum(size for _, size, _ in rows))
 
-    def _prune(self, connection: sqlite3.Connection, batch: Sequence[TraceSpan]) -> None:
-        for trace_id in {span.trace_id for span in batch}:
-            connection.execute(
-                "DELETE FROM spans WHERE trace_id = :id AND number <= (SELECT number FROM spans "
-                "WHERE trace_id = :id ORDER BY number DESC LIMIT 1 OFFSET :limit)",
-                {"id": trace_id, "limit": MAX_SPANS_PER_TRACE},
-            )
-        self._since_prune += len(batch)
-        if self._since_prune >= _PRUNE_EVERY:
-            self._since_prune = 0
-            connection.execute(
-                "DELETE FROM spans WHERE number <= (SELECT max(number) FROM spans) - ?", (MAX_SPANS,)
-            )
+    def _prune(self, connection: sqlite3.Connection, written: int) -> None:
+        self._since_prune += written
+        if self._since_prune < _PRUNE_EVERY:
+            return
+        self._since_prune = 0
+        connection.execute(
+            "DELETE FROM exports WHERE number <= (SELECT max(number) FROM "
+            "(SELECT number, sum(size) OVER (ORDER BY number DESC) AS newer FROM exports) WHERE newer > ?)",
+            (MAX_BYTES,),
+        )
 
 
-def _own(span: Span) -> TraceSpan:
-    """A span of this process in the form that is stored."""
-    return TraceSpan(
-        trace_id=span.context.trace_id,
-        span_id=span.context.span_id,
-        parent_id=span.parent_id,
-        service=span.service,
-        pid=span.pid,
-        name=span.name,
-        kind=span.kind,
-        start_ns=span.start_ns,
-        end_ns=span.end_ns,
-        error=span.error,
-        attributes={key: str(value) for key, value in span.attributes.items()},
-    )
+def traces_in(body: str) -> set[str]:
+    """The traces that an export speaks of."""
+    return set(_TRACE_ID.findall(body))
+
+
+def spans_in(bodies: Sequence[str], trace_id: str) -> list[TraceSpan]:
+    """The spans of one trace in what was kept, the latest sent of each, in the order they began."""
+    found: dict[str, TraceSpan] = {}
+    for body in bodies:
+        try:
+            spans = decode_request(jsontext.loads(body))
+        except (CutawayError, ValueError, RecursionError) as error:
+            log.warning("an export of trace %s cannot be read: %s", trace_id, error)
+            continue
+        found.update((span.span_id, span) for span in spans if span.trace_id == trace_id)
+    return sorted(found.values(), key=lambda span: span.start_ns)[-MAX_SPANS_PER_TRACE:]
 
 
 def _resolve(future: asyncio.Future[list[TraceSpan]], found: list[TraceSpan]) -> None:
