@@ -297,9 +297,17 @@ def refused(code: str, text: str) -> Iterator[None]:
 
 
 def shims(on: Rig, id: str) -> list[int]:
-    """The processes of a task's shim."""
+    """The processes of a task's shim, known by their folder, which may have been removed under them."""
+    folders = (on.bundle(id), on.bundle(id).with_name(f".{id}"))
     lines = processes_of(on.daemon.folder).items()
-    return [pid for pid, line in lines if "containerd-shim" in line and f"-id {id} " in f"{line} "]
+    return [pid for pid, line in lines if "shim" in line and working_folder(pid) in folders]
+
+
+def working_folder(pid: int) -> Path | None:
+    try:
+        return Path(os.readlink(f"/proc/{pid}/cwd").removesuffix(" (deleted)"))
+    except OSError:
+        return None
 
 
 def assert_nothing_left(on: Rig, id: str) -> None:

@@ -112,7 +112,8 @@ def test_creation_given_up_by_its_client_leaves_nothing(on: Rig) -> None:
 
     threading.Thread(target=open_gate).start()
     assert called.wait(20)
-    wait_until(lambda: not on.bundle("given-up").exists(), "bundle is gone", timeout=30)
+    left = (on.bundle("given-up"), on.work("given-up"))
+    wait_until(lambda: not any(path.exists() for path in left), "bundle is gone", timeout=30)
     assert_nothing_left(on, "given-up")
     on.containers("Delete", id="given-up")
 

@@ -45,9 +45,11 @@ def on(request: pytest.FixtureRequest) -> Iterator[Rig]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def ours() -> Iterator[Rig]:
+@pytest.fixture(scope="module", params=["io.containerd.runc.v2", "io.containerd.cutaway.v1"])
+def ours(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    """A rig on cutaway-containerd, with the shim of runc and with ours, which is forked."""
     with beside(OurContainerd) as made:
+        made.runtime = request.param
         yield made
 
 

@@ -29,9 +29,6 @@ from cutaway.errors import AlreadyExists
 PLUGIN = "io.containerd.runtime.v2.task"
 BINARY = "shim-binary-path"
 
-# Part of the command line of a shim that was forked instead of executed.
-ZYGOTE = b"cutaway.shim.zygote"
-
 
 @dataclass(frozen=True)
 class Bundle:
@@ -104,10 +101,11 @@ class Bundle:
         try:
             if os.readlink(f"/proc/{pid}/cwd") != str(self.path):
                 return False
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             return False  # it has ended
-        return ZYGOTE in words or (b"-id" in words and os.fsencode(self.id) in words)
+        # A shim that was forked bears what name it likes, cut off where its title has no room.
+        return b"shim" in line or b"\0-id\0%b\0" % os.fsencode(self.id) in line
 
     def evict(self) -> None:
         """Kill a shim that cannot be talked to, before its place is cleared."""

@@ -135,7 +135,17 @@ class Manager:
             raise
 
     async def delete(self, shim: Shim, timeout: float | None = None) -> shim_pb2.DeleteResponse:
-        """Delete a stopped task; returns how its process ended. Raises `FailedPrecondition` if it runs."""
+        """Delete a stopped task; returns how its process ended.
+
+        Raises `NotFound` when another was quicker, and what the shim answers, as for a task that runs.
+        """
+        # One at a time: the second to ask must not end the shim before it has answered the first.
+        async with shim.deletion:
+            if self._shims.get(shim.key) is not shim:
+                raise NotFound(f"task {shim.id} not found")
+            return await self._delete(shim, timeout)
+
+    async def _delete(self, shim: Shim, timeout: float | None) -> shim_pb2.DeleteResponse:
         request = shim_pb2.DeleteRequest(id=shim.id)
         try:
             response: shim_pb2.DeleteResponse = await shim.call("Delete", request, timeout=timeout)

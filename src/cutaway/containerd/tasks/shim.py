@@ -64,6 +64,7 @@ class Shim:
         """The task's init process."""
         self.deleting = False
         """Set once its end is expected."""
+        self.deletion = asyncio.Lock()
         self._log = shim_log
 
     @classmethod
