@@ -187,9 +187,9 @@ def test_events_of_a_run_in_docker_s_order(engine_stack: Stack) -> None:
     actions = [f"{event['Type']} {event['Action']}" for event in told]
     assert actions == [
         "container create", "container attach", "network connect", "container start",
-        "network disconnect", "container die", "container destroy",
+        "container die", "network disconnect", "container destroy",
     ]  # fmt: skip
-    die = told[5]["Actor"]["Attributes"]
+    die = told[4]["Actor"]["Attributes"]
     assert (die["exitCode"], die["image"], die["name"], die["a"]) == ("0", "busybox", "told", "b")
     only = events(engine_stack, since, type=["container"], event=["die"], container=["told"])
     assert [event["Action"] for event in only] == ["die"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import pytest
@@ -67,9 +68,23 @@ def test_an_exit_while_the_engine_is_down_is_not_lost(own_stack: Stack) -> None:
     own_stack.docker("rm", "brief")
 
 
+def test_an_engine_that_dies_over_a_clean_up_has_noted_the_exit(own_stack: Stack) -> None:
+    """Killed at any moment around a container's end: the exit code is the container's, each time."""
+    for number in range(6):
+        name = f"end{number}"
+        script = f"sleep 0.{number}; exit {40 + number}"
+        own_stack.docker("run", "-d", "--name", name, "busybox", "sh", "-c", script)
+        pid = own_stack.inspect(name)["State"]["Pid"]
+        wait_until(functools.partial(is_gone, pid), "the process ends")
+        own_stack.engine.crash()
+        own_stack.engine.start()
+        own_stack.wait_state(name, "exited")
+        assert own_stack.inspect(name)["State"]["ExitCode"] == 40 + number
+
+
 def is_gone(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/stat") as file:
+        with open(f"/proc/{pid or 'none'}/stat") as file:  # 0: it had ended when it was looked up
             return file.read().rpartition(")")[2].split()[0] in "ZX"
     except FileNotFoundError:
         return True
@@ -170,3 +185,23 @@ def test_our_shim_keeps_the_last_output_for_an_engine_that_is_down() -> None:
         made.engine.start()
         assert made.docker("logs", "brief") == "last words\n"
         assert made.inspect("brief")["State"]["ExitCode"] == 42
+
+
+def test_what_an_engine_before_had_begun_is_finished(own_stack: Stack) -> None:
+    """An exec whose engine has died is reaped, and a --rm container that ends meanwhile goes."""
+    script = "until [ -e /tmp/go ]; do sleep 0.02; done"
+    own_stack.docker("run", "-d", "--rm", "--name", "going", "busybox", "sh", "-c", script)
+    own_stack.docker("run", "-d", "--name", "stays", "busybox", "sleep", "100")
+    own_stack.docker("exec", "-d", "stays", "sh", "-c", script)
+    pid = own_stack.inspect("going")["State"]["Pid"]
+    own_stack.docker("exec", "going", "sh", "-c", "(sleep 0.3; touch /tmp/go) &")
+    own_stack.engine.crash()
+    wait_until(lambda: is_gone(pid), "the process ends", timeout=20)
+    own_stack.engine.start()
+    wait_until(
+        lambda: own_stack.docker("ps", "-a", "--format", "{{.Names}}") == "stays\n", "--rm is finished"
+    )
+    container = own_stack.inspect("stays")["Id"]
+    own_stack.docker("exec", "stays", "touch", "/tmp/go")
+    fifos = own_stack.engine.exec_root / "containerd" / container
+    wait_until(lambda: len(list(fifos.iterdir())) == 2, "only the first process's FIFOs are left")

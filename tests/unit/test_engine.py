@@ -149,6 +149,14 @@ def test_the_drawn_transitions_are_allowed() -> None:
     assert again.start_failed("no", 127).status is Status.EXITED
 
 
+def test_an_end_is_noted_before_it_is_cleaned_up_after() -> None:
+    noted = RUNNING.noted(9, 50)
+    assert (noted.status, noted.is_noted, RUNNING.is_noted) == (Status.RUNNING, True, False)
+    ended = noted.ended(9, 50, oom_killed=False, restarting=False)
+    assert not ended.is_noted
+    assert not ended.running(7, 60).is_noted
+
+
 @pytest.mark.parametrize(
     ("state", "target"),
     [

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _LOST_EXIT: Final = 255
 _LIVE: Final = (TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.PAUSING)
+_GOING: Final = (Status.REMOVING, Status.DEAD)
 _RETRY_FIRST: Final = 0.05
 _RETRY_LAST: Final = 1.0
 
@@ -101,22 +102,21 @@ class Monitor:
         if not stored.is_running and not first:
             return
         task = await self._parts.runtime.task(container.id)
-        if (
-            task is not None
-            and task.status in _LIVE
-            and (stored.is_running or stored.status is Status.CREATED)
-        ):
+        if task is not None and task.status in _LIVE and stored.status not in _GOING:
             if first:
                 async with container.lock:
                     await self._adopt(container, task)
         elif stored.is_running:
             if first:
                 self._reopen(container)
-            await self._exits.handle(container, self._exit_of(container, task, stored.pid))
+            await self._exits.handle(container, self._exit_of(container, task, stored))
 
     @staticmethod
-    def _exit_of(container: Container, task: Task | None, pid: int) -> TaskExit:
+    def _exit_of(container: Container, task: Task | None, stored: State) -> TaskExit:
         """The end of the run that was looked at; by now another may have begun."""
+        pid = stored.pid
+        if stored.is_noted:  # we died over the clean-up
+            return TaskExit(container.id, "", pid, stored.exit_code, stored.finished_ns)
         if task is None:
             log.warning("container %s ended unseen; its exit code is lost", container.short_id)
             return TaskExit(container.id, "", pid, _LOST_EXIT, now_ns())

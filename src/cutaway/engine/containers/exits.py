@@ -69,16 +69,22 @@ class ExitHandler:
             running.abandon()
         # Ended before the clean-up: the client has all it will get, and may use the time to say goodbye.
         container.hub.finish()
+        finished = told.exited_ns or now_ns()
+        container.state = container.state.noted(told.exit_code, finished)
+        self._save(container)
+        endpoint = container.endpoint
         await self._clean_up(container)
         restarting = self._restarts(container, told.exit_code)
-        duration = max(0, (told.exited_ns or now_ns()) - container.state.started_ns)
+        duration = max(0, finished - container.state.started_ns)
         container.state = container.state.ended(
-            told.exit_code, told.exited_ns or now_ns(), oom_killed=container.saw_oom, restarting=restarting
+            told.exit_code, finished, oom_killed=container.saw_oom, restarting=restarting
         )
         self._save(container)
         parts.events.container(
             container, "die", exitCode=str(told.exit_code), execDuration=str(duration // 1_000_000_000)
         )
+        if endpoint is not None:
+            parts.events.network(endpoint.network_id, endpoint.mode, container.id, "disconnect")
         container.settle(container.next_exit)
         if duration >= _STABLE_NS:
             container.restarts_in_a_row = 0
@@ -92,14 +98,11 @@ class ExitHandler:
 
     async def _clean_up(self, container: Container) -> None:
         """Free what a run took. Failures are logged: the container has ended all the same."""
-        endpoint = container.endpoint
         await asyncio.gather(
             self._tried(self._delete_from_containerd(container), container),
             self._tried(self._parts.network.detach(container.id), container),
         )
         container.endpoint = None
-        if endpoint is not None:
-            self._parts.events.network(endpoint.network_id, endpoint.mode, container.id, "disconnect")
         shutil.rmtree(self._parts.bundle(container), ignore_errors=True)
 
     async def _delete_from_containerd(self, container: Container) -> None:

@@ -98,6 +98,18 @@ class State:
         status = Status.RESTARTING if restarting else Status.EXITED
         return self.become(status, pid=0, exit_code=exit_code, finished_ns=finished_ns, oom_killed=oom_killed)
 
+    def noted(self, exit_code: int, finished_ns: int) -> State:
+        """Still to be cleaned up after, but its end is known from here on, whatever becomes of us.
+
+        The task in containerd is the only other memory of the exit code, and deleting it comes next.
+        """
+        return replace(self, exit_code=exit_code, finished_ns=max(finished_ns, self.started_ns))
+
+    @property
+    def is_noted(self) -> bool:
+        """Whether the end of the present run was noted."""
+        return self.is_running and self.finished_ns >= self.started_ns > 0
+
     def start_failed(self, error: str, exit_code: int) -> State:
         """Not started: as before, with the reason; after a failed restart that is the end of it."""
         status = Status.EXITED if self.status is Status.RESTARTING else self.status
