@@ -139,7 +139,8 @@ def test_bind_sources_are_opened_by_the_parent_for_a_user_namespace() -> None:
     [
         ([{"type": "pid"}, {"type": "mount"}], 0x20020000, False),
         ([{"type": "cgroup"}], 0, False),
-        ([{"type": "network", "path": "/n"}], 0, True),
+        ([{"type": "network", "path": "/n"}], 0, False),
+        ([{"type": "network", "path": "/n"}, {"type": "pid", "path": "/p"}], 0, True),
         ([{"type": "time"}], 0, True),
         ([{"type": "user"}, {"type": "uts"}], 0x04000000, True),
     ],

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 _BY_CLONE = ("ipc", "uts", "network", "pid", "mount")
 # In what order to join those besides the user namespace; the mount namespace last, as paths end with it.
 JOIN_ORDER = ("ipc", "uts", "network", "pid", "cgroup", "time", "mount")
+# What the runtime can join for the moment of the clone, and leave again: setns(2) moves the caller itself,
+# at once, and does not take what the way back needs (as joining a mount namespace takes the root).
+_FOR_A_MOMENT = frozenset({"ipc", "uts", "network"})
 
 
 class NamespacePlan:
@@ -50,7 +53,7 @@ class NamespacePlan:
 
         Also for a new user namespace: the others belong to its root only if whoever makes them is that.
         """
-        return bool(self.joined) or "time" in self.new or "user" in self.new
+        return not _FOR_A_MOMENT.issuperset(self.joined) or "time" in self.new or "user" in self.new
 
     def host_root(self) -> tuple[int, int]:
         """The host's uid and gid that are 0 in the container."""

@@ -1,4 +1,4 @@
-"""The process between the runtime and init, when init's namespaces cannot all be made by one clone(2).
+"""The process between the runtime and init, when init's namespaces cannot all be had by one clone(2).
 
 It joins namespaces by path and makes those that must exist first (user, time), then clones init as a
 sibling of itself (CLONE_PARENT): init's parent is the runtime, and after that its subreaper, exactly as if
@@ -72,11 +72,12 @@ class JoinByPath:
     """Enter the namespaces that a configuration names by path: with the rights we have now or, where those
     are not enough, with those that the user namespace to join gives."""
 
-    __slots__ = ("fds", "paths")
+    __slots__ = ("fds", "own", "paths")
 
     def __init__(self, paths: dict[str, str]) -> None:
         self.paths = paths
         self.fds: dict[str, int] = {}
+        self.own: dict[str, int] = {}
 
     def open(self) -> None:
         """Open the namespaces' files. Raises `NotFound`."""
@@ -109,6 +110,24 @@ class JoinByPath:
             self._enter("user")
         for kind in later:
             self._enter(kind)
+
+    def __enter__(self) -> None:
+        """Enter for a moment: only where `NamespacePlan.needs_bridge` says that there is a way back."""
+        self.own = {kind: os.open(namespaces.file_of(kind), os.O_RDONLY | os.O_CLOEXEC) for kind in self.fds}
+        try:
+            self()
+        except BaseException:
+            self._leave()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        own, self.own = self.own, {}
+        for kind, fd in own.items():
+            namespaces.setns(fd, namespaces.flag(kind), "failed to setns back into the runtime's namespace")
+            os.close(fd)
 
     def _enter(self, kind: str) -> None:
         what = f"failed to setns into {namespaces.KINDS[kind][1]} namespace {self.paths[kind]}"

@@ -1,7 +1,7 @@
 """What the runtime and the container's process say to each other while it is being made.
 
     runtime (parent.py)            bridge (bridge.py)              init (init.py, exec_init.py)
-       │── clone ─────────────────────▶│  only if namespaces are joined by path, or time is new
+       │── clone ─────────────────────▶│  only where `NamespacePlan.needs_bridge` says so
        │                               │ setns, unshare(user)
        │◀──────────────────── "map" ───│
        │  writes uid_map and gid_map

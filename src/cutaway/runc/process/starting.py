@@ -93,11 +93,13 @@ class StartInit(ParentStep):
             os.close(self.init.host_proc)
 
     def _directly(self) -> None:
-        pid, self.making.in_cgroup = self.entry.clone(self.plan.clone_flags)
-        if pid == 0:
-            self.ours.close()
-            self.init.main()
-        self.making.pid = pid
+        """Clone from where we are, or from the namespaces to join: that saves the bridge, and its time."""
+        with self.enter:
+            pid, self.making.in_cgroup = self.entry.clone(self.plan.clone_flags)
+            if pid == 0:
+                self.ours.close()
+                self.init.main()
+            self.making.pid = pid
 
     def through_bridge(self, enter: "Callable[[], None]") -> None:
         """Have a process in between join namespaces and clone init. Raises what it reports."""
