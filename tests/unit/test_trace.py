@@ -69,6 +69,16 @@ def test_a_caller_that_did_not_sample_is_not_recorded(recorded: list[spans.Span]
     assert recorded == []
 
 
+def test_without_a_collector_the_callers_context_goes_down_unchanged() -> None:
+    caller = SpanContext(TRACE, SPAN)
+    token = spans.attach(caller)
+    try:
+        with spans.span("nobody keeps this"):
+            assert spans.current() == caller
+    finally:
+        spans.detach(token)
+
+
 def test_what_is_sent_is_what_is_collected(tmp_path: Path) -> None:
     path = tmp_path / "s"
     server = socket.socket(socket.AF_UNIX)

@@ -66,7 +66,8 @@ class Span:
         self.attributes.update(attributes)
 
     def __enter__(self) -> "Span":
-        self._token = _current.set(self.context)
+        # One that goes nowhere must not be named as a parent to the parts below: they keep the caller's.
+        self._token = _current.set(self.context) if _sink is not None else None
         return self
 
     def __exit__(
