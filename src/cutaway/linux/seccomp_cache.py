@@ -9,6 +9,8 @@ libseccomp's version. A file that is short, torn or damaged fails its checksum a
 import os
 import stat
 
+from cutaway.linux.digest import sha256
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cutaway.oci.runtime_spec import Seccomp
@@ -26,7 +28,7 @@ def compiled(config: "Seccomp", directory: str) -> bytes:
 
     system = os.uname()
     library = seccomp_compile.version()
-    key = _sha256(repr((FORMAT, system.machine, system.release, library, config)).encode()).hex()
+    key = sha256(repr((FORMAT, system.machine, system.release, library, config)).encode()).hex()
     folder = _open_folder(directory)
     if folder is None:
         return seccomp_compile.compile(config)
@@ -38,18 +40,6 @@ def compiled(config: "Seccomp", directory: str) -> bytes:
         return program
     finally:
         os.close(folder)
-
-
-def _sha256(data: bytes) -> bytes:
-    """By the interpreter's own module: hashlib brings OpenSSL, whose loading alone takes milliseconds."""
-    import sys
-
-    try:
-        module = __import__("_sha2" if sys.hexversion >= 0x030C0000 else "_sha256")
-    except ImportError:  # an interpreter built without it
-        module = __import__("hashlib")
-    digest: bytes = module.sha256(data).digest()
-    return digest
 
 
 def _open_folder(directory: str) -> int | None:
@@ -82,7 +72,7 @@ def _read(folder: int, key: str) -> bytes | None:
     finally:
         os.close(fd)
     digest, program = data[:_DIGEST], data[_DIGEST:]
-    return program if program and _sha256(program) == digest else None
+    return program if program and sha256(program) == digest else None
 
 
 def _write(folder: int, key: str, program: bytes) -> None:
@@ -92,7 +82,7 @@ def _write(folder: int, key: str, program: bytes) -> None:
         mode = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(temporary, mode, 0o600, dir_fd=folder)
         try:
-            os.write(fd, _sha256(program) + program)
+            os.write(fd, sha256(program) + program)
         finally:
             os.close(fd)
         os.rename(temporary, key, src_dir_fd=folder, dst_dir_fd=folder)

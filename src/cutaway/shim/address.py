@@ -10,6 +10,7 @@ import os
 import socket
 
 from cutaway.errors import Unknown
+from cutaway.linux.digest import sha256
 
 FOLDER = "/run/containerd/s"
 SCHEME = "unix://"
@@ -19,10 +20,8 @@ _GROUP_LABELS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
 
 def path_for(service: str, namespace: str, group: str) -> str:
     """The socket's path for a container (or group) of a container service."""
-    from hashlib import sha256
-
     name = os.path.normpath(f"{service}/{namespace}/{group}")
-    return f"{FOLDER}/{sha256(name.encode()).hexdigest()}"
+    return f"{FOLDER}/{sha256(name.encode()).hex()}"
 
 
 def group_of(bundle: str, container: str) -> str:
