@@ -1,7 +1,8 @@
 """`delete`: whatever is left of a container when its shim has gone, of itself or not.
 
-containerd runs it after every container, so it finds nothing to do as a rule. It kills and forgets
-the container, unmounts the root filesystem, removes the socket that nobody listens on any more, and
+containerd runs it after every container, so it finds nothing to do as a rule: when the shim has noted
+that the runtime has forgotten the container, the runtime is not called. Else it kills and forgets the
+container. It unmounts the root filesystem, removes the socket that nobody listens on any more, and
 says in a DeleteResponse how the container must be thought to have ended: by SIGKILL, now.
 """
 
@@ -32,14 +33,10 @@ def delete(arguments: "Arguments", program: str) -> int:
         raise InvalidArgument(f"shim delete: {container!r} is no container id")
     # As containerd calls it, the current folder is the bundle, or another one's when this one's is gone.
     bundle = os.path.join(os.path.dirname(os.getcwd()), container)
-    settings, binary = options.read(bundle)
-    binary = binary or settings.binary_name or options.default_binary(program)
-    parent = from_environment(os.environ)
-    if parent is not None:
-        spans.attach(parent)
-    problem = _force_delete(binary, settings, arguments["namespace"], bundle, container)
-    if problem:
-        print(f"failed to remove the container: {problem}", file=sys.stderr)
+    if not options.is_deleted(bundle):
+        problem = _force_delete(program, arguments["namespace"], bundle, container)
+        if problem:
+            print(f"failed to remove the container: {problem}", file=sys.stderr)
     problem = mounts.unmount_all(f"{bundle}/rootfs")
     if problem:
         print(f"failed to unmount the root filesystem: {problem}", file=sys.stderr)
@@ -48,7 +45,12 @@ def delete(arguments: "Arguments", program: str) -> int:
     return 0
 
 
-def _force_delete(binary: str, settings: options.Options, namespace: str, bundle: str, container: str) -> str:
+def _force_delete(program: str, namespace: str, bundle: str, container: str) -> str:
+    settings, binary = options.read(bundle)
+    binary = binary or settings.binary_name or options.default_binary(program)
+    parent = from_environment(os.environ)
+    if parent is not None:
+        spans.attach(parent)
     loop = Loop()
     runtime = Runtime(Launcher(Reaper(loop)), binary, settings, namespace, bundle)
     said: list[str] = []

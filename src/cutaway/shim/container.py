@@ -197,6 +197,7 @@ class Container:
             await self._drain(process)
             if process is self.init:
                 await self._runtime.delete(self.id)
+                options.mark_deleted(self.bundle.path)
                 self._unmount()
             else:
                 self._forget_exec(process)

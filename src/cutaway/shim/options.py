@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 TYPE = "containerd.runc.v1.Options"
 DEFAULT_ROOT = "/run/containerd/runc"
 
+_RUNTIME = "runtime"
+_DELETED = "runtime.deleted"
 _OWN_SHIM = "containerd-shim-cutaway"
 _OWN_RUNTIME = "cutaway-runc"
 
@@ -55,7 +57,21 @@ def from_any(value: "Any") -> Options:
 def write(bundle: str, options: Options, binary: str) -> None:
     """Leave in the bundle what `delete` needs. Raises OSError."""
     _write(f"{bundle}/options.json", dumps(options))
-    _write(f"{bundle}/runtime", binary)
+    _write(f"{bundle}/{_RUNTIME}", binary)
+    if is_deleted(bundle):
+        os.unlink(f"{bundle}/{_DELETED}")
+
+
+def mark_deleted(bundle: str) -> None:
+    """Note that the runtime has forgotten the container: `delete` need not ask it again."""
+    try:
+        os.rename(f"{bundle}/{_RUNTIME}", f"{bundle}/{_DELETED}")
+    except OSError:
+        return  # a bundle that is gone or cannot be written: `delete` asks once more
+
+
+def is_deleted(bundle: str) -> bool:
+    return os.path.exists(f"{bundle}/{_DELETED}")
 
 
 def _write(path: str, text: str) -> None:
@@ -70,7 +86,7 @@ def read(bundle: str) -> tuple[Options, str]:
     text = _read(f"{bundle}/options.json")
     if text:
         options = loads(Options, text, "options.json")
-    return options, _read(f"{bundle}/runtime")
+    return options, _read(f"{bundle}/{_RUNTIME}")
 
 
 def _read(path: str) -> str:

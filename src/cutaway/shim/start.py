@@ -1,4 +1,4 @@
-"""`start`: make the socket, fork the daemon off, print where it listens.
+"""`start`: make the socket, print where it listens, leave the daemon running.
 
 The caller reads stdout and stderr until both are closed, so the daemon keeps neither; what it has
 to say later goes to the bundle's `log` FIFO.
@@ -12,10 +12,16 @@ from cutaway.shim import address
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
+    from typing import NoReturn
 
     from cutaway.shim.arguments import Arguments
 
 _MAX_OOM_SCORE = 1000
+
+
+# In a fork of the zygote: says that this command has ended, with 0, although its process lives on.
+leave: "Callable[[], None] | None" = None
 
 
 def start(arguments: "Arguments") -> int:
@@ -25,16 +31,18 @@ def start(arguments: "Arguments") -> int:
     group = address.group_of(bundle, arguments["id"])
     path = address.path_for(arguments["address"], arguments["namespace"], group)
     listener = address.listen(path)
-    if listener is not None:
+    if listener is None:
+        _write_address(f"{bundle}/address", address.SCHEME + path)
+    else:
         try:
             _write_address(f"{bundle}/address", address.SCHEME + path)
-            pid = _fork_daemon(arguments, listener, path, given)
-            _raise_oom_score(pid)
+            pid = os.fork() if leave is None else 0
         except BaseException:
             address.remove(path)
             raise
-    else:
-        _write_address(f"{bundle}/address", address.SCHEME + path)
+        if pid == 0:
+            _be_daemon(arguments, listener, path, given)
+        listener.close()
     os.write(1, (address.SCHEME + path).encode())
     return 0
 
@@ -50,15 +58,17 @@ def _write_address(path: str, text: str) -> None:
     os.rename(temporary, path)
 
 
-def _fork_daemon(arguments: "Arguments", listener: "socket.socket", path: str, given: bytes) -> int:
-    pid = os.fork()
-    if pid:
-        listener.close()
-        return pid
+def _be_daemon(arguments: "Arguments", listener: "socket.socket", path: str, given: bytes) -> "NoReturn":
+    """In the child; or in the command's own process, if it can be left to go on."""
     code = 1
     try:
+        _raise_oom_score()
+        if leave is not None:
+            os.write(1, (address.SCHEME + path).encode())
         os.setsid()
         _detach()
+        if leave is not None:
+            leave()
         from cutaway.shim.daemon import run
 
         code = run(arguments, listener, path, given)
@@ -85,12 +95,11 @@ def _detach() -> None:
             os.close(fd)
 
 
-def _raise_oom_score(pid: int) -> None:
+def _raise_oom_score() -> None:
     """One above the container service: the kernel is to take the shim first (and the container before it)."""
     try:
-        with open("/proc/self/oom_score_adj") as file:
+        with open("/proc/self/oom_score_adj", "r+") as file:
             score = int(file.read())
-        with open(f"/proc/{pid}/oom_score_adj", "w") as file:
             file.write(str(min(score + 1, _MAX_OOM_SCORE)))
     except OSError as error:
         print(f"oom_score_adj of the shim: {error.strerror}", file=sys.stderr)

@@ -10,13 +10,14 @@ FD is one end of a SOCK_SEQPACKET pair, one JSON message a packet:
               {"id": 7, "error": "..."} not forked: the request was not understood
 
 A request has the effect of exec-ing `argv` there: same arguments, environment, folder and stdio.
+A command that leaves a daemon behind (`start`) becomes the daemon and tells the zygote so, which saves
+it a second fork: "exit" means that the command has ended, not that its process has.
 The zygote ends when its caller does. It has one thread and loads nothing after its start.
 """
 
 import gc
 import importlib
 import os
-import pkgutil
 import select
 import signal
 import socket
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 _MAX_REQUEST = 1 << 20
+_PID = 4  # bytes; below PIPE_BUF, so a write of one is never torn
 _RUNTIME = "cutaway-runc"
 _NOT_LOADED = frozenset({__name__, "cutaway.shim.zygote", "cutaway.shim.info", "cutaway.trace.collect"})
 
@@ -75,6 +77,7 @@ class Zygote:
     def __init__(self, caller: socket.socket) -> None:
         self._caller = caller
         self._children: dict[int, int] = {}
+        self._left, self._leave = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._pipe, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -84,11 +87,14 @@ class Zygote:
         poll = select.poll()
         poll.register(self._caller, select.POLLIN)
         poll.register(self._pipe, select.POLLIN)
+        poll.register(self._left, select.POLLIN)
         while True:
             for fd, _ in poll.poll():
                 if fd == self._pipe:
                     os.read(self._pipe, 4096)
                     self._reap()
+                elif fd == self._left:
+                    self._part(os.read(self._left, 4096))
                 elif not self._receive():
                     return
 
@@ -116,17 +122,29 @@ class Zygote:
             return
         pid = os.fork()
         if pid == 0:
-            _become(request, descriptors)
+            _become(request, descriptors, self._leave)
         self._children[pid] = request.id
         self._reply({"id": request.id, "pid": pid})
 
     def _reap(self) -> None:
-        while self._children:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
             if pid == 0:
                 return
-            id = self._children.pop(pid)
-            self._reply({"id": id, "exit": os.waitstatus_to_exitcode(status)})
+            self._ended(pid, os.waitstatus_to_exitcode(status))
+
+    def _part(self, pids: bytes) -> None:
+        """From daemons: their commands have ended."""
+        for at in range(0, len(pids), _PID):
+            self._ended(int.from_bytes(pids[at : at + _PID], sys.byteorder), 0)
+
+    def _ended(self, pid: int, code: int) -> None:
+        id = self._children.pop(pid, None)
+        if id is not None:  # else a daemon, whose command has been reported
+            self._reply({"id": id, "exit": code})
 
     def _reply(self, fields: "dict[str, Any]") -> None:
         import json
@@ -144,7 +162,7 @@ def _id_of(packet: bytes) -> object:
         return None
 
 
-def _become(request: Request, descriptors: list[int]) -> "NoReturn":
+def _become(request: Request, descriptors: list[int], leave: int) -> "NoReturn":
     """In the child: what an exec of the shim would do."""
     status = 1
     try:
@@ -154,12 +172,14 @@ def _become(request: Request, descriptors: list[int]) -> "NoReturn":
             signal.signal(number, signal.SIG_DFL)
         for target, fd in enumerate(descriptors):
             os.dup2(fd, target)
-        processes.close_from(3)
+        processes.close_from(3, {leave})
         replace_environment(request.env)
         os.chdir(request.cwd)
         sys.argv = list(request.argv)
+        from cutaway.shim import start
         from cutaway.shim.main import main
 
+        start.leave = lambda: _leave(leave)
         status = main(request.argv[1:])
         sys.stdout.flush()
     except BaseException:  # noqa: BLE001 - what the interpreter does for a program that was exec'd
@@ -170,9 +190,15 @@ def _become(request: Request, descriptors: list[int]) -> "NoReturn":
         os._exit(status)
 
 
+def _leave(pipe: int) -> None:
+    """In the child that has become a daemon."""
+    os.write(pipe, os.getpid().to_bytes(_PID, sys.byteorder))
+    os.close(pipe)
+
+
 def preload() -> None:
     """Load everything that a shim or a runtime call may need, so that no child has to."""
-    for name in ("hashlib", "json", "traceback", "google.protobuf.message_factory"):
+    for name in ("json", "google.protobuf.message_factory"):
         importlib.import_module(name)
     for name in ("shim_v3_pb2", "runc_options_pb2", "cgroups_v1_pb2", "cgroups_v2_pb2"):
         importlib.import_module(f"cutaway.pb.{name}")
@@ -182,11 +208,18 @@ def preload() -> None:
 
 
 def _load_all(package: str) -> None:
-    """A package with everything in it: the parts of ours import late, for the sake of a cold start."""
+    """A package with everything in it: the parts of ours import late, for the sake of a cold start.
+
+    Not by pkgutil: that brings inspect, ast and dis, a megabyte that every fork would have to carry.
+    """
     folder = importlib.import_module(package)
-    for entry in pkgutil.walk_packages(folder.__path__, f"{package}."):
-        if entry.name not in _NOT_LOADED:
-            importlib.import_module(entry.name)
+    for entry in sorted(os.scandir(folder.__path__[0]), key=lambda entry: entry.name):
+        stem, dot, suffix = entry.name.partition(".")
+        name = f"{package}.{stem}"
+        if suffix == "py" and stem != "__init__" and name not in _NOT_LOADED:
+            importlib.import_module(name)
+        elif not dot and os.path.exists(f"{entry.path}/__init__.py"):
+            _load_all(name)
 
 
 def _preload_runtime() -> None:
