@@ -202,6 +202,24 @@ def test_an_aborted_write_is_gone(client: Client) -> None:
     fails(NotFound, "not found", lambda: client.call(content_pb2, "Content/Abort", again))
 
 
+def test_a_write_is_aborted_under_its_writer(client: Client) -> None:
+    requests: queue.Queue[Request | None] = queue.Queue()
+    requests.put(Request(action=WRITE, ref="r", data=b"mine"))
+    answers = client.converse(iter(requests.get, None))
+    next(answers)
+    client.call(content_pb2, "Content/Abort", content_pb2.AbortRequest(ref="r"))
+    status = content_pb2.StatusRequest(ref="r")
+    fails(NotFound, "not found", lambda: client.call(content_pb2, "Content/Status", status))
+    fails(Unavailable, "ref", lambda: client.write(Request(action=STAT, ref="r")))
+    requests.put(Request(action=WRITE, offset=4, data=b"!"))
+    assert next(answers).offset == 5
+    requests.put(Request(action=COMMIT))
+    fails(grpc.StatusCode.UNKNOWN, "no such file or directory", lambda: list(answers))
+    requests.put(None)
+    assert client.blobs() == []
+    assert client.write(Request(action=STAT, ref="r"))[0].offset == 0
+
+
 def test_labels_change_by_mask(client: Client) -> None:
     digest = client.ingest(b"x", labels={"a": "1", "b": "2"})
 

@@ -8,6 +8,7 @@ crash between the two, which leaves a file that no record names: `repair` remove
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from cutaway.containerd.metadata.blobs import Blob, Ingest
 from cutaway.containerd.metadata.database import Database, Transaction
 from cutaway.containerd.metadata.values import now
 from cutaway.containerd.workers import Workers
-from cutaway.errors import AlreadyExists, FailedPrecondition, OutOfRange, Unavailable
+from cutaway.errors import AlreadyExists, FailedPrecondition, NotFound, OutOfRange, Unavailable, Unknown
 
 log = logging.getLogger("containerd.content")
 
@@ -136,15 +137,14 @@ class ContentStore:
         return replace(ingest, updated=found.st_mtime_ns), found.st_size
 
     async def abort(self, namespace: str, ref: str, lease: str = "") -> None:
-        """Throw an ingest away. Raises `NotFound`, `Unavailable` while somebody writes it."""
-        async with self._locks.hold(namespace, ref):
-            await self._abort(namespace, ref, lease)
+        """Throw an ingest away; somebody who is writing it will not be able to commit. Raises `NotFound`."""
+        await self._db.write(self._abort, namespace, ref, lease)
 
-    async def _abort(self, namespace: str, ref: str, lease: str) -> None:
-        ingest = await self._db.read(blobs.ingest, namespace, ref)
+    def _abort(self, tx: Transaction, namespace: str, ref: str, lease: str) -> None:
+        ingest = blobs.ingest(tx, namespace, ref)
         # The bytes go first: they may be why the disk is full, and records need room too.
-        await self._workers.run(self.files.drop, ingest.folder)
-        await self._db.write(blobs.end, namespace, ref, lease)
+        self.files.drop(ingest.folder)
+        blobs.end(tx, namespace, ref, lease)
 
     @asynccontextmanager
     async def write(
@@ -180,7 +180,10 @@ class ContentStore:
     async def commit(
         self, ingest: Ingest, digest: str, size: int, labels: Mapping[str, str], lease: str
     ) -> Blob:
-        """Record what was written, and make its file a blob. Raises `AlreadyExists`."""
+        """Record what was written, and make its file a blob.
+
+        Raises `AlreadyExists`, and `Unknown` when the ingest was aborted meanwhile.
+        """
         names.validate_labels(labels, "info.Labels")
         blob = await self._db.write(self._commit, ingest, digest, size, labels, lease)
         await self._workers.run(self.files.drop, ingest.folder)
@@ -192,6 +195,9 @@ class ContentStore:
         self, tx: Transaction, ingest: Ingest, digest: str, size: int, labels: Mapping[str, str], lease: str
     ) -> Blob | None:
         blob = None
+        if not blobs.is_begun(tx, ingest.namespace, ingest.ref):
+            # Its bytes may have gone with it, or, where they are another namespace's, go at any time.
+            raise Unknown(f'cannot commit on ref "{ingest.ref}": it was aborted: no such file or directory')
         if not blobs.has(tx, ingest.namespace, digest):
             if not ingest.shared:
                 self.files.keep(ingest.folder, digest)
@@ -201,8 +207,9 @@ class ContentStore:
         return blob
 
     async def forget(self, ingest: Ingest, lease: str) -> None:
-        """Throw away what the caller, who holds the ref, was writing."""
-        await self._abort(ingest.namespace, ingest.ref, lease)
+        """Throw away what the caller, who holds the ref, was writing, unless that was done."""
+        with contextlib.suppress(NotFound):
+            await self.abort(ingest.namespace, ingest.ref, lease)
 
     async def unshare(self, ingest: Ingest) -> Ingest:
         """Write the bytes after all, instead of taking over those that another namespace has."""

@@ -138,6 +138,12 @@ def ingest(tx: Transaction, namespace: str, ref: str) -> Ingest:
     return Ingest(*row)
 
 
+def is_begun(tx: Transaction, namespace: str, ref: str) -> bool:
+    """Whether there is an ingest."""
+    found = tx.execute("SELECT 1 FROM ingests WHERE namespace = ? AND ref = ?", (namespace, ref))
+    return found.fetchone() is not None
+
+
 def ingests(tx: Transaction, namespace: str) -> list[Ingest]:
     rows = tx.execute(f"SELECT {_INGEST} FROM ingests WHERE namespace = ? ORDER BY ref", (namespace,))
     return [Ingest(*row) for row in rows]
