@@ -26,7 +26,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
         if ! "$python" -m venv .venv >/dev/null 2>&1; then
             echo "cutaway: installing python3-venv, which this Python lacks" >&2
             version=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
-            (apt-get update && apt-get install -y --no-install-recommends "$version-venv") >&2
+            (apt-get -qq update && apt-get -qq install -y --no-install-recommends "$version-venv") >&2
             rm -rf .venv
             "$python" -m venv .venv
         fi
