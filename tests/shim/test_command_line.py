@@ -98,7 +98,6 @@ def test_the_runtimes_command_lines(base_dir: Path, recorder: Path) -> None:
         "kill --all c1 15",
         "kill c1 9",
         "delete c1",
-        "delete --force c1",
     ]
 
 

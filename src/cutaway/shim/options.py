@@ -65,9 +65,9 @@ def write(bundle: str, options: Options, binary: str) -> None:
 def mark_deleted(bundle: str) -> None:
     """Note that the runtime has forgotten the container: `delete` need not ask it again."""
     try:
-        os.rename(f"{bundle}/{_RUNTIME}", f"{bundle}/{_DELETED}")
+        os.link(f"{bundle}/{_RUNTIME}", f"{bundle}/{_DELETED}")  # a second name is cheaper than a file
     except OSError:
-        return  # a bundle that is gone or cannot be written: `delete` asks once more
+        return  # a bundle that is gone or cannot be written, or so marked: at worst `delete` asks once more
 
 
 def is_deleted(bundle: str) -> bool:
