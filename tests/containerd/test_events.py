@@ -124,14 +124,25 @@ def test_bad_envelope(on: Rig, fields: dict[str, str], why: str) -> None:
         on.event_service("Forward", envelope=Envelope(**fields))  # type: ignore[arg-type]
 
 
-def test_bad_filter_ends_the_subscription(on: Rig) -> None:
-    with Events(on.event_service.stream("Subscribe", filters=["topic=x"])) as events:
+BAD_FILTERS = {
+    "topic=x": '[topic >|=|< x]: unsupported operator "="',
+    'topic=="open': '[topic== >|"|< open]: quoted literal not terminated',
+    "topic~=|open": "[topic~= >|||< open]: quoted literal not terminated",
+    r'topic=="\xg"': r'[topic== >|"|< \xg"]: illegal numeric escape sequence',
+    r'topic=="\400"': r'[topic== >|"|< \400"]: unquoting failed: quote syntax error',
+}
+
+
+@pytest.mark.parametrize(("text", "why"), BAD_FILTERS.items())
+def test_bad_filter_ends_the_subscription(on: Rig, text: str, why: str) -> None:
+    with Events(on.event_service.stream("Subscribe", filters=[text])) as events:
         found = events.end()
     assert isinstance(found, Refused)
-    # containerd says UNKNOWN here, with more words in front.
-    assert found.code in ("INVALID_ARGUMENT", "UNKNOWN")
-    said = 'filters: parse error: [topic >|=|< x]: unsupported operator "=": invalid argument'
-    assert found.text.endswith(said)
+    said = f"filters: parse error: {why}: invalid argument"
+    assert found.code == "UNKNOWN"
+    assert found.text == f"subscription error: failed parsing subscription filters: {said}"
+    with refused("UNKNOWN", said):
+        on.tasks("Metrics", filters=[text])
 
 
 def forward(on: Rig, envelope: Envelope) -> None:

@@ -64,6 +64,10 @@ BROKEN = {
     "na me": "expected an operator",
     "labels.": "expected field or quoted",
     'name=="\\q"': "illegal escape",
+    'name=="\\xg"': "illegal numeric escape",
+    'name=="\\1"': "illegal numeric escape",
+    'name=="\\400"': "unquoting failed: quote syntax error",
+    'name=="\\U00110000"': "unquoting failed: quote syntax error",
     "name==|x|": "invalid quote",
 }
 

@@ -139,9 +139,12 @@ class _Parser:
             return _PLAIN[plain]
         if other == quote:
             return quote
-        code = int(octal, 8) if octal else int(hexadecimal or short or long or "-1", 16)
-        if not 0 <= code <= 0x10FFFF:
-            raise self.error("illegal escape sequence")
+        if other:
+            numeric = other in "01234567xuU"
+            raise self.error(f"illegal {'numeric ' if numeric else ''}escape sequence")
+        code = int(octal, 8) if octal else int(hexadecimal or short or long, 16)
+        if code > (0xFF if octal else 0x10FFFF):
+            raise self.error("unquoting failed: quote syntax error")
         return chr(code)
 
     def token(self, pattern: re.Pattern[str], expected: str) -> str:

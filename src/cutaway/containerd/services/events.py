@@ -13,7 +13,7 @@ from cutaway.containerd import filters, names
 from cutaway.containerd.bus import Bus, Event
 from cutaway.containerd.server import Call, Service
 from cutaway.containerd.services.convert import timestamp
-from cutaway.errors import InvalidArgument
+from cutaway.errors import InvalidArgument, Unknown
 from cutaway.pb import (
     container_events_pb2,
     content_events_pb2,
@@ -63,7 +63,10 @@ class Events(Service):
     async def subscribe(
         self, request: pb.SubscribeRequest, call: Call
     ) -> AsyncIterator[envelope_pb2.Envelope]:
-        wanted = filters.parse_all(request.filters)
+        try:
+            wanted = filters.parse_all(request.filters)
+        except InvalidArgument as error:  # containerd loses the class of it
+            raise Unknown(f"subscription error: failed parsing subscription filters: {error}") from None
         async with self._bus.subscribe() as subscription:
             async for event in subscription:
                 if wanted.matches(lookup(event)):

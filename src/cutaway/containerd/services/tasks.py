@@ -16,7 +16,7 @@ from cutaway.containerd.server import Call, Service
 from cutaway.containerd.services.convert import timestamp, to_any
 from cutaway.containerd.tasks.manager import Manager, NewTask
 from cutaway.containerd.tasks.shim import Shim
-from cutaway.errors import CutawayError, InvalidArgument, NotFound, Unimplemented
+from cutaway.errors import CutawayError, InvalidArgument, NotFound, Unimplemented, Unknown
 from cutaway.pb import metrics_pb2, process_pb2, shim_pb2
 from cutaway.pb import tasks_pb2 as pb
 
@@ -169,7 +169,10 @@ class TaskService(Service):
         return await self._done(shim, "Update", changing)
 
     async def metrics(self, request: pb.MetricsRequest, call: Call) -> pb.MetricsResponse:
-        wanted = filters.parse_all(request.filters)
+        try:
+            wanted = filters.parse_all(request.filters)
+        except InvalidArgument as error:  # containerd loses the class of it
+            raise Unknown(str(error)) from None
         shims = [shim for shim in self._manager.all(call.namespace) if wanted.matches(_lookup(shim))]
         found = await asyncio.gather(*map(measured, shims))
         return pb.MetricsResponse(metrics=[metric for metric in found if metric is not None])
