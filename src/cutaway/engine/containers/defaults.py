@@ -12,6 +12,7 @@ from cutaway.engine.containers.config import Config, HostConfig, words
 from cutaway.engine.containers.files import host_name
 from cutaway.engine.logs.writer import check_options
 from cutaway.engine.settings import Runtime
+from cutaway.engine.spec import capabilities
 from cutaway.engine.spec import defaults as spec_defaults
 from cutaway.errors import InvalidArgument, Unimplemented
 from cutaway.oci.image_spec import ContainerConfig
@@ -81,8 +82,8 @@ def fill_host_config(host: HostConfig, runtimes: Mapping[str, Runtime], default_
     host.runtime = host.runtime or default_runtime
     host.log_config.type = host.log_config.type or "json-file"
     host.restart_policy.name = host.restart_policy.name or "no"
-    host.cap_add = [_capability(c) for c in words(host.cap_add)] or None
-    host.cap_drop = [_capability(c) for c in words(host.cap_drop)] or None
+    host.cap_add = capabilities.normalized(words(host.cap_add)) or None
+    host.cap_drop = capabilities.normalized(words(host.cap_drop)) or None
     host.memory_swappiness = None if host.memory_swappiness == -1 else host.memory_swappiness
     host.pids_limit = None if host.pids_limit in (0, -1) else host.pids_limit
     if host.memory and not host.memory_swap:
@@ -96,16 +97,12 @@ def fill_host_config(host: HostConfig, runtimes: Mapping[str, Runtime], default_
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
 
 
-def _capability(name: str) -> str:
-    upper = name.upper()
-    return upper if upper == "ALL" or upper.startswith("CAP_") else f"CAP_{upper}"
-
-
 def check_host_config(host: HostConfig) -> None:
     """Refuse what contradicts itself, and what is not built, each with one line."""
     _check_restart_policy(host)
     if host.auto_remove and host.restart_policy.name not in ("", "no"):
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
+    _check_capabilities(host)
     _check_memory(host)
     _check_cpu(host)
     if host.shm_size < 0:
@@ -128,6 +125,18 @@ def _check_restart_policy(host: HostConfig) -> None:
         raise InvalidArgument(
             "invalid restart policy: maximum retry count can only be used with 'on-failure'"
         )
+
+
+def _check_capabilities(host: HostConfig) -> None:
+    """At create, as in Docker: a start that must fail is no use to anyone."""
+    try:
+        capabilities.checked_added(words(host.cap_add), hostinfo.host())
+    except InvalidArgument as error:
+        raise InvalidArgument(f"invalid CapAdd: {error}") from None
+    try:
+        capabilities.normalized(words(host.cap_drop))
+    except InvalidArgument as error:
+        raise InvalidArgument(f"invalid CapDrop: {error}") from None
 
 
 def _check_memory(host: HostConfig) -> None:

@@ -1,5 +1,7 @@
 """Which capabilities a container gets: Docker's default 14, --cap-add, --cap-drop, --privileged."""
 
+from collections.abc import Iterable
+
 from cutaway.engine.spec.inputs import Host
 from cutaway.errors import InvalidArgument
 
@@ -46,7 +48,7 @@ def effective(add: tuple[str, ...], drop: tuple[str, ...], privileged: bool, hos
     available = [name for name in ALL if name in host.capabilities]
     if privileged:
         return available
-    added, dropped = _normalized(add, host, wanted=True), _normalized(drop, host, wanted=False)
+    added, dropped = checked_added(add, host), normalized(drop)
     if _EVERYTHING in added:
         return [name for name in available if name not in dropped]
     if _EVERYTHING in dropped:
@@ -55,8 +57,23 @@ def effective(add: tuple[str, ...], drop: tuple[str, ...], privileged: bool, hos
     return kept + [name for name in added if name not in kept]
 
 
-def _normalized(names: tuple[str, ...], host: Host, wanted: bool) -> list[str]:
-    """`net_admin`, `NET_ADMIN` and `CAP_NET_ADMIN` are the same; so says Docker."""
+def checked_added(names: Iterable[str], host: Host) -> list[str]:
+    """The normalized names of --cap-add; besides unknown ones, those that cannot be had are refused."""
+    found = normalized(names)
+    for name in found:
+        if name != _EVERYTHING and name not in host.capabilities:
+            raise InvalidArgument(
+                "capability not supported by your kernel or not available in the current environment: "
+                f'"{name}"'
+            )
+    return found
+
+
+def normalized(names: Iterable[str]) -> list[str]:
+    """`net_admin`, `NET_ADMIN` and `CAP_NET_ADMIN` are the same; so says Docker.
+
+    Raises `InvalidArgument` for a name that is no capability's.
+    """
     found = []
     for given in names:
         name = given.strip().upper()
@@ -66,10 +83,5 @@ def _normalized(names: tuple[str, ...], host: Host, wanted: bool) -> list[str]:
         name = name if name.startswith("CAP_") else f"CAP_{name}"
         if name not in ALL:
             raise InvalidArgument(f'unknown capability: "{name}"')
-        if wanted and name not in host.capabilities:
-            raise InvalidArgument(
-                "capability not supported by your kernel or not available in the current environment: "
-                f'"{name}"'
-            )
         found.append(name)
     return found
