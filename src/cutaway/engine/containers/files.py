@@ -24,6 +24,10 @@ ff02::2\tip6-allrouters
 """
 # What Docker falls back to when the host resolves by a server on its own loopback.
 _PUBLIC_SERVERS: Final = ("8.8.8.8", "8.8.4.4")
+_RESOLV_CONF: Final = "/etc/resolv.conf"
+# systemd-resolved(8): its stub's address, and the file that names the servers behind it.
+_STUB: Final = ["127.0.0.53"]
+_BEHIND_STUB: Final = "/run/systemd/resolve/resolv.conf"
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,8 @@ class ContainerFiles:
         lines = [f"{address}\t{full}"] if address else []
         lines += [_extra_host(entry, gateway) for entry in host.extra_hosts or ()]
         _replace(self.hosts, known + "".join(f"{line}\n" for line in lines))
-        resolver = resolv_conf(
-            _read("/etc/resolv.conf"), host.dns, host.dns_search, host.dns_options, keep_local=on_host
-        )
+        of_host = host_resolv_conf(follow_stub=not on_host)
+        resolver = resolv_conf(of_host, host.dns, host.dns_search, host.dns_options, keep_local=on_host)
         _replace(self.resolv_conf, resolver)
 
 
@@ -78,6 +81,18 @@ def _extra_host(entry: str, gateway: str) -> str:
     separator = "=" if "=" in entry else ":"
     name, _, address = entry.partition(separator)
     return f"{gateway or '127.0.0.1' if address == 'host-gateway' else address.strip('[]')}\t{name}"
+
+
+def host_resolv_conf(path: str = _RESOLV_CONF, behind: str = _BEHIND_STUB, *, follow_stub: bool) -> str:
+    """The host's resolv.conf; with `follow_stub`, of a host that only names systemd-resolved the file behind.
+
+    The stub listens on the host's loopback alone, so that only the host's own network can use it.
+    """
+    text = _read(path)
+    servers = [
+        words[1] for line in text.splitlines() if (words := line.split())[:1] == ["nameserver"] and words[1:]
+    ]
+    return (_read(behind) or text) if follow_stub and servers == _STUB else text
 
 
 def resolv_conf(

@@ -70,10 +70,8 @@ def _box(size: Sequence[int] | None) -> runtime_spec.Box | None:
 
 
 async def _identity(container: Container, rootfs: Sequence[Mount]) -> Identity:
-    """Who the first process runs as; root needs no look at the image."""
+    """Who the first process runs as; root, too, is looked up: the image may have put it into groups."""
     groups = container.host.group_add or ()
-    if container.config.user in ("", "0", "root", "0:0") and not groups:
-        return Identity(uid=0, gid=0, additional_gids=())
     return await _lookup(rootfs, container.config.user, groups)
 
 
@@ -107,8 +105,8 @@ def _inputs(parts: Parts, container: Container, endpoint: Endpoint, identity: Id
         cap_drop=tuple(words(host.cap_drop)),
         no_new_privileges=security.no_new_privileges,
         seccomp=security.seccomp,
-        masked_paths=tuple(host.masked_paths or ()),
-        readonly_paths=tuple(host.readonly_paths or ()),
+        masked_paths=_paths(host.masked_paths),
+        readonly_paths=_paths(host.readonly_paths),
         mounts=tuple(_mounts(container)),
         resolv_conf_path=str(files.resolv_conf),
         hostname_path=str(files.hostname),
@@ -125,6 +123,11 @@ def _inputs(parts: Parts, container: Container, endpoint: Endpoint, identity: Id
         cgroup_parent=host.cgroup_parent,
         annotations=dict(host.annotations or {}),
     )
+
+
+def _paths(given: Sequence[str] | None) -> tuple[str, ...] | None:
+    """None is for the defaults; an empty list, as `systempaths=unconfined` makes one, for no paths."""
+    return None if given is None else tuple(given)
 
 
 def _environment(container: Container, identity: Identity) -> list[str]:
