@@ -162,7 +162,9 @@ def image_settings(settings: Settings) -> ImageSettings:
             user_agent=f"cutaway/{cutaway.__version__}",
         ),
         embedded=EmbeddedSettings(
-            socket=settings.exec_root / "registry.sock", root=settings.data_root / "registry"
+            socket=settings.exec_root / "registry.sock",
+            root=settings.data_root / "registry",
+            otlp_endpoint=f"unix://{settings.collector_socket}",
         ),
     )
 

@@ -21,8 +21,6 @@ HEADERS: Final = {
     "Server": SERVER,
 }
 
-_NUMBER: Final = "api_version"
-
 
 def architecture() -> str:
     """The machine's architecture by Go's name, as Docker's API gives it."""
@@ -36,12 +34,8 @@ def as_tuple(text: str) -> tuple[int, int]:
 
 
 def check(request: web.Request) -> None:
-    """Note the version a request asks for in its path. Raises `InvalidArgument` for one we do not speak."""
-    asked = request.match_info.get("version")
-    if asked is None:
-        request[_NUMBER] = as_tuple(API_VERSION)
-        return
-    number = as_tuple(asked)
+    """Raise `InvalidArgument` for a version in the path that we do not speak."""
+    asked, number = request.match_info.get("version"), of(request)
     if number > as_tuple(API_VERSION):
         raise InvalidArgument(
             f"client version {asked} is too new. Maximum supported API version is {API_VERSION}"
@@ -51,10 +45,8 @@ def check(request: web.Request) -> None:
             f"client version {asked} is too old. Minimum supported API version is {MIN_API_VERSION}, "
             "please upgrade your client to a newer version"
         )
-    request[_NUMBER] = number
 
 
 def of(request: web.Request) -> tuple[int, int]:
-    """The version a request is made in."""
-    number: tuple[int, int] = request[_NUMBER]
-    return number
+    """The version a request is made in: its path's, or the newest."""
+    return as_tuple(request.match_info.get("version") or API_VERSION)
