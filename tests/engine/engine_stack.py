@@ -15,7 +15,7 @@ from support.images import Image, busybox_image
 from support.leftovers import temporary_base
 from support.netns import NetNs
 from support.process import wait_until
-from support.stack import OurEngine, RealContainerd
+from support.stack import Containerd, OurEngine, RealContainerd
 
 # With the real shim and runtime, so that a failure here is the engine's.
 REAL_BELOW = ("--default-shim", "io.containerd.runc.v2", "--default-runtime", "runc")
@@ -27,7 +27,7 @@ class Stack:
     """An engine and what is below it."""
 
     engine: OurEngine
-    containerd: RealContainerd
+    containerd: Containerd
     netns: NetNs
 
     def docker(self, *arguments: str, check: bool = True, input: str | None = None) -> str:
@@ -79,12 +79,16 @@ class Stack:
 
 
 @contextmanager
-def stack(arguments: Sequence[str] = REAL_BELOW, path_prefix: Sequence[Path] = ()) -> Iterator[Stack]:
+def stack(
+    arguments: Sequence[str] = REAL_BELOW,
+    path_prefix: Sequence[Path] = (),
+    below: type[Containerd] = RealContainerd,
+) -> Iterator[Stack]:
     """A stack of its own, with busybox in it; `path_prefix` is where containerd looks for a shim first."""
     with (
         temporary_base() as base,
         NetNs() as netns,
-        RealContainerd(base, netns, path_prefix) as containerd,
+        below(base, netns, path_prefix) as containerd,
     ):
         with OurEngine(base, netns, containerd.address, arguments) as engine:
             made = Stack(engine, containerd, netns)

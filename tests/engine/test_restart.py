@@ -11,6 +11,7 @@ from engine.engine_stack import NAMESPACE, Hijack, Stack, stack
 from support.leftovers import Leftovers, cgroups
 from support.peers import VENV_BIN, need, peer
 from support.process import wait_until
+from support.stack import Containerd, OurContainerd, RealContainerd
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
@@ -121,6 +122,30 @@ def test_containerd_restarts_under_a_running_container(own_stack: Stack) -> None
     own_stack.docker("stop", "-t", "0", "clock")
     assert own_stack.inspect("clock")["State"]["ExitCode"] == 137
     assert own_stack.docker("run", "--rm", "busybox", "echo", "works") == "works\n"
+
+
+@pytest.mark.parametrize("below", [RealContainerd, OurContainerd])
+def test_ends_while_containerd_is_down_are_not_lost(below: type[Containerd]) -> None:
+    """Of a container's first process and of an exec: the engine asks once containerd is back."""
+    need("root", "docker", "containerd", "containerd-shim-runc-v2", "runc", "busybox", "ctr")
+    script = "until [ -e /tmp/go ]; do sleep 0.02; done; exit 42"
+    with stack(below=below) as made:
+        for name in ("ends", "stays"):
+            made.docker("run", "-d", "--name", name, "busybox", "sh", "-c", script)
+        pid = made.inspect("ends")["State"]["Pid"]
+        path = "/containers/stays/exec"
+        exec_id = made.ask("POST", path, {"Cmd": ["sh", "-c", "sleep 0.7; touch /tmp/over; exit 7"]})[1]["Id"]
+        made.ask("POST", f"/exec/{exec_id}/start", {"Detach": True})
+        exec_pid = made.ask("GET", f"/exec/{exec_id}/json")[1]["Pid"]
+        made.docker("exec", "ends", "sh", "-c", "(sleep 0.5; touch /tmp/go) &")
+        made.containerd.crash()
+        wait_until(lambda: is_gone(pid) and is_gone(exec_pid), "both processes end", timeout=20)
+        made.containerd.start()
+        made.wait_state("ends", "exited")
+        assert made.inspect("ends")["State"]["ExitCode"] == 42
+        wait_until(lambda: not made.ask("GET", f"/exec/{exec_id}/json")[1]["Running"], "the exec has ended")
+        assert made.ask("GET", f"/exec/{exec_id}/json")[1]["ExitCode"] == 7
+        assert made.state("stays") == "running"
 
 
 def test_restart_policies_after_a_start_of_the_engine(own_stack: Stack) -> None:

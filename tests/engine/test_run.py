@@ -62,6 +62,41 @@ def test_a_command_that_cannot_run(engine_stack: Stack, command: str, code: int,
     assert words in state["Error"]
 
 
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--cap-add=FLY", 'invalid CapAdd: unknown capability: "CAP_FLY"'),
+        ("--cap-drop=FLY", 'invalid CapDrop: unknown capability: "CAP_FLY"'),
+    ],
+)
+def test_an_unknown_capability_is_refused_at_create(engine_stack: Stack, flag: str, words: str) -> None:
+    code, message = engine_stack.fails("create", flag, "busybox")
+    assert (code, message) == (1, f"Error response from daemon: {words}\n")
+    assert engine_stack.ask("GET", "/containers/json?all=1") == (200, [])
+
+
+def test_root_has_the_groups_that_the_image_gives_it(engine_stack: Stack) -> None:
+    """As dockerd: by the group file for a user, none besides the one asked for with USER:GROUP."""
+    script = "sed -i 's/^staff:.*/staff:x:50:daemon,root/' /etc/group"
+    for user, groups in (("", "0 50"), ("root", "0 50"), ("0", "0 50"), ("0:0", "0")):
+        engine_stack.docker("run", "-d", "--name", "box", "-u", user, "busybox", "sleep", "100")
+        engine_stack.docker("exec", "box", "sh", "-c", script)
+        engine_stack.docker("restart", "-t", "0", "box")
+        assert engine_stack.docker("exec", "box", "id", "-G") == f"{groups}\n"
+        engine_stack.docker("rm", "-f", "box")
+
+
+def test_masked_paths_are_those_that_inspect_shows(engine_stack: Stack) -> None:
+    engine_stack.docker("run", "-d", "--name", "box", "busybox", "sleep", "100")
+    host = engine_stack.inspect("box")["HostConfig"]
+    table = engine_stack.docker("exec", "box", "cat", "/proc/mounts")
+    points = {line.split()[1] for line in table.splitlines()}
+    for path in host["MaskedPaths"] + host["ReadonlyPaths"]:
+        there = engine_stack.engine.docker("exec", "box", "test", "-e", path, check=False).returncode == 0
+        assert not there or path in points, path
+    assert "/proc/sys" in points and points & set(host["MaskedPaths"])
+
+
 def test_detached_then_waited_for(engine_stack: Stack) -> None:
     container = engine_stack.docker("run", "-d", "busybox", "sh", "-c", "exit 9").strip()
     assert re.fullmatch("[0-9a-f]{64}", container)

@@ -6,22 +6,26 @@ import re
 from pathlib import Path
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cutaway import errors
-from cutaway.engine import names, peers, settings, signals, timestamps
+from cutaway.engine import hostinfo, names, peers, settings, signals, timestamps
 from cutaway.engine.api import errors as api_errors
+from cutaway.engine.api import version
 from cutaway.engine.api.container_views import command_line
 from cutaway.engine.api.events import matches
 from cutaway.engine.api.top import select
 from cutaway.engine.containers import binds, defaults, failures
 from cutaway.engine.containers.config import Config, CreateRequest, HostConfig, RestartPolicy
-from cutaway.engine.containers.files import resolv_conf
+from cutaway.engine.containers.files import host_resolv_conf, resolv_conf
 from cutaway.engine.containers.model import State, Status
+from cutaway.engine.daemon import image_settings
 from cutaway.engine.documents import wire
 from cutaway.engine.events import Event
 from cutaway.engine.listeners import socket_path
+from cutaway.engine.spec.inputs import Host
 from cutaway.oci.document import decode
 from cutaway.oci.image_spec import ContainerConfig
 
@@ -310,3 +314,53 @@ def test_ps_output_is_cut_down_to_the_container() -> None:
 def test_versions_of_runtimes() -> None:
     assert peers.parse("runc version 1.1.5+ds1\ncommit: abc-1\nspec: 1.0.2\n") == ("1.1.5+ds1", "abc-1")
     assert peers.parse("nonsense") == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (HostConfig(cap_add=["FLY"]), 'invalid CapAdd: unknown capability: "CAP_FLY"'),
+        (HostConfig(cap_add="cap_fly"), 'invalid CapAdd: unknown capability: "CAP_FLY"'),
+        (HostConfig(cap_drop=["ALL", "swim"]), 'invalid CapDrop: unknown capability: "CAP_SWIM"'),
+    ],
+)
+def test_capabilities_are_checked_at_create(wanted: HostConfig, words: str) -> None:
+    with pytest.raises(errors.InvalidArgument) as failure:
+        defaults.check_host_config(wanted)
+    assert failure.value.message == words
+
+
+def test_a_capability_that_the_engine_lacks_cannot_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hostinfo, "host", lambda: Host(capabilities=frozenset({"CAP_KILL"})))
+    defaults.check_host_config(HostConfig(cap_add=["kill", "ALL"]))
+    with pytest.raises(errors.InvalidArgument, match="invalid CapAdd: capability not supported"):
+        defaults.check_host_config(HostConfig(cap_add=["SYS_ADMIN"]))
+
+
+def test_the_file_behind_systemd_resolved_is_followed(tmp_path: Path) -> None:
+    stub, behind = tmp_path / "stub", tmp_path / "behind"
+    stub.write_text("# managed\nnameserver 127.0.0.53\noptions edns0\n")
+    behind.write_text("nameserver 192.0.2.1\nsearch lan\n")
+    follow = host_resolv_conf(str(stub), str(behind), follow_stub=True)
+    assert resolv_conf(follow, [], [], [], keep_local=False) == "search lan\nnameserver 192.0.2.1\n"
+    assert "127.0.0.53" in host_resolv_conf(str(stub), str(behind), follow_stub=False)
+    behind.unlink()
+    assert "127.0.0.53" in host_resolv_conf(str(stub), str(behind), follow_stub=True)
+    stub.write_text("nameserver 127.0.0.53\nnameserver 192.0.2.9\n")
+    assert "192.0.2.9" in host_resolv_conf(str(stub), str(behind), follow_stub=True)
+
+
+def test_the_built_in_registry_is_told_where_spans_go() -> None:
+    made = settings.parse(["--exec-root", "/run/x"])
+    embedded = image_settings(made).embedded
+    assert embedded is not None and embedded.otlp_endpoint == f"unix://{made.collector_socket}"
+
+
+@pytest.mark.parametrize(
+    ("path", "number"), [("/v1.24/_ping", (1, 24)), ("/_ping", (1, 47)), ("/v1.47/_ping", (1, 47))]
+)
+def test_the_version_of_a_request(path: str, number: tuple[int, int]) -> None:
+    found = {"version": path.split("/")[1][1:]} if path.startswith("/v") else {}
+    request = make_mocked_request("GET", path, match_info=found)
+    version.check(request)
+    assert version.of(request) == number

@@ -110,6 +110,15 @@ class Monitor:
             if first:
                 self._reopen(container)
             await self._exits.handle(container, self._exit_of(container, task, stored))
+        await self._settle_execs(container)
+
+    async def _settle_execs(self, container: Container) -> None:
+        """The same for its further processes; those of an engine before us are not known here."""
+        for running in [e for e in container.execs.values() if e.running]:
+            task = await self._parts.runtime.task(container.id, running.id)
+            if task is None or task.status is TaskStatus.STOPPED:
+                code, ended = (task.exit_code, task.exited_ns) if task else (_LOST_EXIT, 0)
+                await self._execs.handle_exit(TaskExit(container.id, running.id, running.pid, code, ended))
 
     @staticmethod
     def _exit_of(container: Container, task: Task | None, stored: State) -> TaskExit:
