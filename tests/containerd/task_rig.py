@@ -311,10 +311,10 @@ def working_folder(pid: int) -> Path | None:
 
 
 def assert_nothing_left(on: Rig, id: str) -> None:
-    """No bundle, no shim, no mount, no record."""
-    assert not on.bundle(id).exists()
-    assert not on.work(id).exists()
+    """No mount and no record, and in a moment no bundle and no shim."""
     assert mounts_below(on.bundle(id)) == []
+    for folder in (on.bundle(id), on.work(id)):
+        wait_until(lambda folder=folder: not folder.exists(), f"{folder} is gone")  # type: ignore[misc]
     wait_until(lambda: not shims(on, id), f"shim of {id} is gone")
     assert id not in on.statuses()
 

@@ -203,21 +203,43 @@ def test_crash_while_the_runtime_creates(ours: Rig) -> None:
     assert (ours.rootfs / "bin/busybox").exists()
 
 
+def slow_to_delete(on: Rig, id: str) -> tuple[Path, Path]:
+    """A task that has ended, and whose shim's `delete` waits for a line from a FIFO; that and the shim."""
+    gate = fifo(on, id)
+    slow = f'case "$*" in *delete) read line < {gate};; esac; exec {peer("containerd-shim-runc-v2")} "$@"'
+    shim = script(on, f"slow-{id}", slow)
+    on.container(id, "true", runtime=str(shim))
+    on.tasks("Create", container_id=id)
+    on.tasks("Start", container_id=id)
+    on.tasks("Wait", container_id=id)
+    return gate, shim
+
+
+def test_deletion_is_answered_before_the_shim_is_gone(ours: Rig) -> None:
+    gate, _ = slow_to_delete(ours, "again")
+    assert ours.tasks("Delete", container_id="again").exit_status == 0
+    assert ours.statuses() == {}
+    again = ours.tasks.begin("Create", container_id="again")
+    with gate.open("w") as writer:
+        assert ours.bundle("again").exists()
+        assert not again.done()
+        writer.write("go\n")
+    assert again.result(20).pid > 0
+    with pytest.raises(Refused, match="already exists"):
+        ours.tasks("Create", container_id="again")
+    ours.tasks("Delete", container_id="again")
+    gate.write_text("go\n")
+    ours.containers("Delete", id="again")
+    assert_nothing_left(ours, "again")
+
+
 def test_crash_while_a_task_is_deleted(ours: Rig) -> None:
-    gate = fifo(ours, "deleting")
-    real = peer("containerd-shim-runc-v2")
-    slow = f'case "$*" in *delete) read line < {gate};; esac; exec {real} "$@"'
-    shim = script(ours, "slow-delete", slow)
-    ours.container("deleting", "true", runtime=str(shim))
-    ours.tasks("Create", container_id="deleting")
-    ours.tasks("Start", container_id="deleting")
-    ours.tasks("Wait", container_id="deleting")
-    deleting = ours.tasks.begin("Delete", container_id="deleting")
+    gate, shim = slow_to_delete(ours, "deleting")
+    assert ours.tasks("Delete", container_id="deleting").exit_status == 0
     with gate.open("w") as writer:
         ours.daemon.crash()
-        shim.write_text(f'#!/bin/sh\nexec {real} "$@"\n')
+        shim.write_text(f'#!/bin/sh\nexec {peer("containerd-shim-runc-v2")} "$@"\n')
         writer.write("go\n")
-    assert deleting.exception(20) is not None
     ours.daemon.start()
     assert_nothing_left(ours, "deleting")
     ours.containers("Delete", id="deleting")

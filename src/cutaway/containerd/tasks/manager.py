@@ -1,7 +1,7 @@
 """All tasks of the daemon: creating them, finding them, letting them go.
 
 create   bundle -> shim start -> connect -> Task.Create            undone in reverse when a step fails
-delete   Task.Delete -> Task.Shutdown -> shim delete -> bundle removed
+delete   Task.Delete, answered -> Task.Shutdown -> shim delete -> bundle removed
 died     shim delete -> bundle removed -> /tasks/exit and /tasks/delete published
 """
 
@@ -78,10 +78,13 @@ class Manager:
         """
         key = (task.namespace, task.id)
         names.validate(task.id)
-        if key in self._shims or key in self._creating or key in self._ending:
+        if key in self._shims or key in self._creating:
             raise AlreadyExists(f"task {task.id}: already exists")
         self._creating.add(key)
         try:
+            if ending := self._ending.get(key):
+                # Its predecessor is gone for clients, but not yet from the bundle's place.
+                await asyncio.wait([ending])
             shim = await self._create(task)
             self.add(shim)
             return shim
@@ -137,6 +140,8 @@ class Manager:
     async def delete(self, shim: Shim, timeout: float | None = None) -> shim_pb2.DeleteResponse:
         """Delete a stopped task; returns how its process ended.
 
+        The task is gone then, and what it was made of: mounts, cgroup, processes. The shim itself and
+        the bundle go right after; who creates a task of this id, or ends the daemon, waits for that.
         Raises `NotFound` when another was quicker, and what the shim answers, as for a task that runs.
         """
         # One at a time: the second to ask must not end the shim before it has answered the first.
@@ -155,17 +160,20 @@ class Manager:
             raise NotFound(f"failed to delete task: {error}") from None
         except CutawayError as error:
             raise type(error)(f"failed to delete task: {error}") from None
-        await self._end(shim, self._dismiss)
+        self._begin_end(shim, self._dismiss)
         return response
 
+    def _begin_end(self, shim: Shim, ending: Callable[[Shim], Coroutine[None, None, None]]) -> None:
+        """Let a task go, once, however many ask for it."""
+        if self._shims.get(shim.key) is shim:
+            del self._shims[shim.key]
+            self._ending[shim.key] = asyncio.create_task(ending(shim))
+
     async def _end(self, shim: Shim, ending: Callable[[Shim], Coroutine[None, None, None]]) -> None:
-        """Let a task go, once, however many ask for it. A caller that goes away does not stop it."""
-        key = shim.key
-        if self._shims.get(key) is shim:
-            del self._shims[key]
-            self._ending[key] = asyncio.create_task(ending(shim))
-        if key in self._ending:
-            await asyncio.shield(self._ending[key])
+        """Let a task go and wait for that. A caller that goes away does not stop it."""
+        self._begin_end(shim, ending)
+        if shim.key in self._ending:
+            await asyncio.shield(self._ending[shim.key])
 
     async def _dismiss(self, shim: Shim) -> None:
         """The end of a shim whose task has been deleted."""
