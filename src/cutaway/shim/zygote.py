@@ -227,9 +227,11 @@ def _preload_runtime() -> None:
     from cutaway.shim import programs
 
     try:
+        from cutaway.runc import warm
         from cutaway.runc.main import main
 
         _load_all("cutaway.runc")
+        warm.prepare()
     except ImportError as error:
         sys.stderr.write(f"runtime calls will not be warm: {error}\n")
         return
