@@ -132,11 +132,15 @@ def test_descriptors_do_not_pile_up(caller: Caller, tmp_path: Path) -> None:
     def count() -> int:
         return len(os.listdir(f"/proc/{caller.process.pid}/fd"))
 
-    before = count()
-    for id in range(30, 36):
+    def fork(id: int) -> None:
         out, err = caller.fork(id, [SHIM, "-v"], {}, tmp_path)
         caller.reply()
         caller.reply()
         os.close(out)
         os.close(err)
+
+    fork(29)  # by its first answer it has all that it keeps
+    before = count()
+    for id in range(30, 36):
+        fork(id)
     assert count() == before

@@ -3,7 +3,7 @@
 import ctypes
 import os
 
-from cutaway.linux import libc
+from cutaway.linux import libc, smallfile
 
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
@@ -162,8 +162,8 @@ def change(fd: int, flags: int, clear: int = 0) -> None:
 
 def parent_mount(path: str) -> str:
     """The mount point that a directory lies on, from /proc/self/mountinfo."""
-    with open("/proc/self/mountinfo", "rb") as file:
-        points = {unescape(line.split(b" ", 5)[4]) for line in file}
+    lines = smallfile.read("/proc/self/mountinfo").rstrip(b"\n").split(b"\n")
+    points = {unescape(line.split(b" ", 5)[4]) for line in lines}
     name = os.fsencode(path)
     while name not in points and name != b"/":
         name = os.path.dirname(name)

@@ -3,7 +3,7 @@
 import ctypes
 import os
 
-from cutaway.linux import libc
+from cutaway.linux import libc, smallfile
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
@@ -44,8 +44,7 @@ def status(pid: int) -> tuple[str, int] | None:
     (proc_pid_stat(5), fields 3 and 22).
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
+        text = smallfile.read(f"/proc/{pid}/stat")
     except OSError:
         return None
     if not text:

@@ -19,7 +19,7 @@ import fcntl
 import os
 
 from cutaway.errors import AlreadyExists, InvalidArgument, NotFound
-from cutaway.linux import processes
+from cutaway.linux import processes, smallfile
 from cutaway.oci import document
 from cutaway.oci.document import Document
 from cutaway.oci.runtime_spec import Hooks, Spec, State
@@ -200,8 +200,7 @@ def load(root: str, container_id: str) -> Container:
     check_id(container_id)
     path = os.path.join(root, container_id, STATE_FILE)
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        text = smallfile.read(path)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound("container does not exist") from None
     return Container(root, document.loads(Record, text, path))
@@ -235,10 +234,5 @@ def _unlink(path: str) -> None:
 
 def _write(path: str, text: str) -> None:
     beside = f"{path}.new"
-    with open(beside, "w", encoding="utf-8", opener=_private) as file:
-        file.write(text)
+    smallfile.write(beside, text.encode(), 0o600)
     os.rename(beside, path)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)

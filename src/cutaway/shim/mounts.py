@@ -8,7 +8,7 @@ import os
 
 from cutaway.errors import CutawayError, InvalidArgument, NotFound, PermissionDenied, Unknown
 from cutaway.linux import mounts as linux
-from cutaway.linux import paths
+from cutaway.linux import paths, smallfile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def unmount_all(root: str) -> str:
 def _points(root: str) -> "Iterator[str]":
     """The mount points at and below `root`, the innermost and the last mounted first."""
     name = os.fsencode(os.path.realpath(root))
-    with open("/proc/self/mountinfo", "rb") as file:
-        lines = [line.split(b" ", 5)[4] for line in file if name in linux.unescape(line)]
+    table = smallfile.read("/proc/self/mountinfo").rstrip(b"\n").split(b"\n")
+    lines = [line.split(b" ", 5)[4] for line in table if name in linux.unescape(line)]
     found = [linux.unescape(point) for point in lines]
     return (os.fsdecode(p) for p in reversed(found) if p == name or p.startswith(name + b"/"))

@@ -8,6 +8,7 @@ field names of the protobuf, as containerd's shim writes it; zero values are lef
 import os
 
 from cutaway.errors import InvalidArgument
+from cutaway.linux import smallfile
 from cutaway.oci.document import Document, dumps, field, loads
 
 TYPE_CHECKING = False
@@ -56,8 +57,8 @@ def from_any(value: "Any") -> Options:
 
 def write(bundle: str, options: Options, binary: str) -> None:
     """Leave in the bundle what `delete` needs. Raises OSError."""
-    _write(f"{bundle}/options.json", dumps(options))
-    _write(f"{bundle}/{_RUNTIME}", binary)
+    smallfile.write(f"{bundle}/options.json", dumps(options).encode(), 0o600)
+    smallfile.write(f"{bundle}/{_RUNTIME}", os.fsencode(binary), 0o600)
     if is_deleted(bundle):
         os.unlink(f"{bundle}/{_DELETED}")
 
@@ -74,12 +75,6 @@ def is_deleted(bundle: str) -> bool:
     return os.path.exists(f"{bundle}/{_DELETED}")
 
 
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, "w") as file:
-        file.write(text)
-
-
 def read(bundle: str) -> tuple[Options, str]:
     """Options and runtime binary of a bundle; defaults where a crash came before they were written."""
     options = Options()
@@ -91,8 +86,7 @@ def read(bundle: str) -> tuple[Options, str]:
 
 def _read(path: str) -> str:
     try:
-        with open(path) as file:
-            return file.read()
+        return os.fsdecode(smallfile.read(path))
     except FileNotFoundError:
         return ""
 

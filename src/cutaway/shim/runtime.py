@@ -8,6 +8,7 @@ A failure is told with the last error line that the runtime has logged during th
 import os
 
 from cutaway.errors import CutawayError, FailedPrecondition, NotFound, Unknown
+from cutaway.linux import smallfile
 from cutaway.shim.launch import Launcher, Result
 from cutaway.shim.options import DEFAULT_ROOT, Options
 from cutaway.shim.tracing import step
@@ -181,8 +182,7 @@ def _console(io: "ProcessIo") -> list[str]:
 
 def _read_pid(path: str) -> int:
     try:
-        with open(path) as file:
-            return int(file.read())
+        return int(smallfile.read(path))
     except (OSError, ValueError) as error:
         raise Unknown(f"failed to retrieve OCI runtime container pid: {error}") from None
 

@@ -7,6 +7,7 @@ to say later goes to the bundle's `log` FIFO.
 import os
 import sys
 
+from cutaway.linux import smallfile
 from cutaway.shim import address
 
 TYPE_CHECKING = False
@@ -50,11 +51,7 @@ def start(arguments: "Arguments") -> int:
 def _write_address(path: str, text: str) -> None:
     """Whole or not at all: a restarted container service reads it."""
     temporary = f"{path}.new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
+    smallfile.write(temporary, text.encode(), 0o644)
     os.rename(temporary, path)
 
 

@@ -3,7 +3,7 @@
 import ctypes
 import os
 
-from cutaway.linux import processes
+from cutaway.linux import processes, smallfile
 
 _ARG_START, _ARG_END = 45, 46  # fields 48 and 49 of /proc/PID/stat, counted after the name
 
@@ -13,8 +13,7 @@ def set_title(words: list[str]) -> None:
 
     prctl(PR_SET_MM) could move it to a larger one, but needs CAP_SYS_RESOURCE.
     """
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
+    fields = smallfile.read("/proc/self/stat").rpartition(b")")[2].split()
     start, end = int(fields[_ARG_START]), int(fields[_ARG_END])
     size = end - start
     if size > 1:

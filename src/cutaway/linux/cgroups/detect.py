@@ -10,6 +10,7 @@ Three layouts exist (cgroups(7), systemd's "Control Group APIs and Delegation"):
 import os
 
 from cutaway.errors import FailedPrecondition
+from cutaway.linux import smallfile
 
 LEGACY, HYBRID, UNIFIED = "legacy", "hybrid", "unified"
 
@@ -41,8 +42,7 @@ def layout() -> Layout:
     """
     global _layout
     if _layout is None:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            _layout = parse(file.read())
+        _layout = parse(os.fsdecode(smallfile.read("/proc/self/mountinfo")))
     return _layout
 
 
@@ -94,11 +94,10 @@ def _unescape(text: str) -> str:
 def own_cgroups(pid: int | str = "self") -> dict[str, str]:
     """A process's cgroup in every hierarchy: controller -> path; "" is v2 (/proc/PID/cgroup)."""
     found = {}
-    with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            _, controllers, path = line.rstrip("\n").split(":", 2)
-            for controller in controllers.split(","):
-                found[controller] = path
+    for line in os.fsdecode(smallfile.read(f"/proc/{pid}/cgroup")).rstrip("\n").split("\n"):
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            found[controller] = path
     return found
 
 

@@ -9,7 +9,7 @@ runtime that is killed itself leaves nothing that `delete --force` does not find
 import os
 
 from cutaway.errors import CutawayError
-from cutaway.linux import libc
+from cutaway.linux import libc, smallfile
 from cutaway.oci.runtime_spec import Hook
 from cutaway.runc import state
 from cutaway.runc.plan.step import Here, Step, Timing, run
@@ -278,6 +278,5 @@ class SaveReady(ParentStep):
 def write_pid_file(path: str, pid: int) -> None:
     """The pid in decimal, without a newline, complete from the moment that the name exists."""
     beside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
-    with open(beside, "w", encoding="ascii") as file:
-        file.write(str(pid))
+    smallfile.write(beside, str(pid).encode(), 0o666)
     os.rename(beside, path)
