@@ -50,12 +50,18 @@ LEASE = "containerd-lease"
 # What dockerd sets for the containerd it manages, in both directions.
 MAX_MESSAGE = 16 << 20
 
+# How much a client may send ahead on a stream.
+WINDOW = 1 << 20
+
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
     ("grpc.so_reuseport", 0),
     # Clients keep a connection for days and may ping on it as they like.
     ("grpc.http2.max_ping_strikes", 0),
+    # Measuring the path of a Unix socket by a ping with every message is as much work as the message.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", WINDOW),
 )
 
 
@@ -106,12 +112,17 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
-def handler(service: Service) -> grpc.GenericRpcHandler:
-    """All RPCs of a service."""
-    table = methods(service.file, service.name)
-    full_name = next(iter(table.values())).service
-    rpcs = {name: _rpc(method, getattr(service, snake_case(name), None)) for name, method in table.items()}
-    return grpc.method_handlers_generic_handler(full_name, rpcs)
+class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc] # gRPC has no types
+    """All RPCs of all services: gRPC asks one handler after the other, so there is one."""
+
+    def __init__(self, services: Iterable[Service]) -> None:
+        self._rpcs: dict[str, grpc.RpcMethodHandler] = {}
+        for service in services:
+            for name, method in methods(service.file, service.name).items():
+                self._rpcs[method.path] = _rpc(method, getattr(service, snake_case(name), None))
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        return self._rpcs.get(handler_call_details.method)
 
 
 def _rpc(method: Method, function: Callable[..., Any] | None) -> grpc.RpcMethodHandler:
@@ -227,7 +238,7 @@ def start(services: Iterable[Service], address: str) -> grpc.aio.Server:
     Raises `FailedPrecondition` when the socket cannot be made.
     """
     server = grpc.aio.server(options=OPTIONS)
-    server.add_generic_rpc_handlers(tuple(handler(service) for service in services))
+    server.add_generic_rpc_handlers((Handlers(services),))
     before = os.umask(0o117)
     try:
         server.add_insecure_port(f"unix:{address}")
