@@ -46,7 +46,7 @@ class ContentStore:
     async def info(self, namespace: str, digest: str) -> Blob:
         """Raises `InvalidArgument`, `NotFound`."""
         names.validate_digest(digest)
-        return await self._db.read(blobs.get, namespace, digest)
+        return self._db.look_up(blobs.get, namespace, digest)
 
     async def find(self, namespace: str, wanted: filters.Filter) -> list[Blob]:
         return await self._db.read(blobs.find, namespace, wanted)
@@ -117,7 +117,7 @@ class ContentStore:
 
     async def status(self, namespace: str, ref: str) -> tuple[Ingest, int]:
         """An ingest and how many bytes of it are there. Raises `NotFound`."""
-        return self._measured(await self._db.read(blobs.ingest, namespace, ref))
+        return self._measured(self._db.look_up(blobs.ingest, namespace, ref))
 
     async def statuses(self, namespace: str, wanted: filters.Filter) -> list[tuple[Ingest, int]]:
         found = await self._db.read(blobs.ingests, namespace)

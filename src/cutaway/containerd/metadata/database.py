@@ -1,8 +1,8 @@
 """Transactions on the metadata database.
 
-One thread writes and one reads, each with its own connection, so that nobody ever meets a locked
-database, and a long commit delays no reader. A function that is given to `write` sees one transaction:
-it takes effect as a whole or, when the function raises, not at all.
+One thread writes, one reads, and the event loop looks things up, each with its own connection, so that
+nobody ever meets a locked database, and a long commit delays no reader. A function that is given to
+`write` sees one transaction: it takes effect as a whole or, when the function raises, not at all.
 
 SQLite runs in WAL mode with `synchronous=NORMAL`: a killed daemon loses nothing; a machine that loses
 power may lose the last transactions, never their order. Who then destroys what a lost transaction would
@@ -55,6 +55,7 @@ class Database:
         self._writer = _opened(path)
         reserve(path)
         self._reader = connect(path)
+        self._lookup = connect(path)
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="metadata-write")
         self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="metadata-read")
 
@@ -84,8 +85,20 @@ class Database:
     async def read(
         self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run a function on one consistent state, which holds all that was written before."""
+        """Run a function on one consistent state, which holds all that was written before.
+
+        For what may take a while, such as a search.
+        """
         return await _on(self._read_thread, lambda: self.read_now(function, *args, **kwargs))
+
+    def look_up(
+        self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `read`, on the event loop's thread: for one record or a few, found by their keys.
+
+        That takes microseconds, of which handing it to a thread would make a multiple.
+        """
+        return _read(self._lookup, function, *args, **kwargs)
 
     def write_now(
         self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
@@ -104,18 +117,29 @@ class Database:
     def read_now(
         self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        self._reader.execute("BEGIN")
-        try:
-            return function(self._reader, *args, **kwargs)
-        finally:
-            self._reader.execute("COMMIT")
+        """As `read`, before any thread is running."""
+        return _read(self._reader, function, *args, **kwargs)
 
     def close(self) -> None:
         """Wait for what runs, then close."""
         for thread in (self._write_thread, self._read_thread):
             thread.shutdown(wait=True)
+        self._lookup.close()
         self._reader.close()
         self._writer.close()
+
+
+def _read(
+    connection: Transaction,
+    function: Callable[Concatenate[Transaction, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    connection.execute("BEGIN")
+    try:
+        return function(connection, *args, **kwargs)
+    finally:
+        connection.execute("COMMIT")
 
 
 async def _on(thread: ThreadPoolExecutor, function: Callable[[], T]) -> T:

@@ -24,7 +24,7 @@ class Containers(Service):
         self._app = app
 
     async def get(self, request: pb.GetContainerRequest, call: Call) -> pb.GetContainerResponse:
-        found = await self._app.db.read(containers.get, call.namespace, request.id)
+        found = self._app.db.look_up(containers.get, call.namespace, request.id)
         return pb.GetContainerResponse(container=encode(found))
 
     async def list(self, request: pb.ListContainersRequest, call: Call) -> pb.ListContainersResponse:

@@ -23,7 +23,7 @@ class Images(Service):
         self._app = app
 
     async def get(self, request: pb.GetImageRequest, call: Call) -> pb.GetImageResponse:
-        found = await self._app.db.read(images.get, call.namespace, request.name)
+        found = self._app.db.look_up(images.get, call.namespace, request.name)
         return pb.GetImageResponse(image=_encode(found))
 
     async def list(self, request: pb.ListImagesRequest, call: Call) -> pb.ListImagesResponse:

@@ -44,7 +44,7 @@ class TaskService(Service):
     async def create(self, request: pb.CreateTaskRequest, call: Call) -> pb.CreateTaskResponse:
         if request.HasField("checkpoint"):
             raise Unimplemented("restoring a checkpoint is not built: create the task without one")
-        container = await self._app.db.read(containers.get, call.namespace, request.container_id)
+        container = self._app.db.look_up(containers.get, call.namespace, request.container_id)
         options = request.options if request.HasField("options") else to_any(container.options)
         shim = await self._manager.create(
             NewTask(
@@ -186,7 +186,7 @@ class TaskService(Service):
         """The task of a container. Raises `NotFound`, which says whether at least the container exists."""
         shim = self._manager.find(call.namespace, id)
         if shim is None:
-            await self._app.db.read(containers.get, call.namespace, id)
+            self._app.db.look_up(containers.get, call.namespace, id)
             raise NotFound(f"task {id} not found")
         return shim
 

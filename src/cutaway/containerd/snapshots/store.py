@@ -65,7 +65,7 @@ class SnapshotStore:
 
     async def _stage(self, space: Space, parent: str, kind: Kind) -> Path:
         """Make a directory that takes long before the transaction that wants it."""
-        found = await self._db.read(snapshots.get, space, parent)
+        found = self._db.look_up(snapshots.get, space, parent)
         staged = self.root / f"{_STAGED}{uuid.uuid4()}"
         try:
             await self._workers.finish(self._known[space.snapshotter].make, staged, kind, [found.id])
@@ -103,7 +103,7 @@ class SnapshotStore:
     async def mounts(self, space: Space, name: str) -> list[Mount]:
         """Raises `NotFound`, `FailedPrecondition` for a committed snapshot."""
         snapshotter = self._snapshotter(space.snapshotter)
-        found, parents = await self._db.read(_with_parents, space, name)
+        found, parents = self._db.look_up(_with_parents, space, name)
         if found.kind is Kind.COMMITTED:
             raise FailedPrecondition(
                 f"failed to get active mount: requested snapshot {name} not active or view: "
@@ -114,7 +114,7 @@ class SnapshotStore:
     async def commit(self, space: Space, key: str, name: str, labels: Mapping[str, str], lease: str) -> None:
         """Raises `NotFound`, `AlreadyExists`, `FailedPrecondition`."""
         self._snapshotter(space.snapshotter)
-        active = await self._db.read(snapshots.get, space, key)
+        active = self._db.look_up(snapshots.get, space, key)
         used = await self._workers.run(trees.usage, self._fs(active.id))
         await self._db.write(snapshots.commit, space, key, name, used, labels, lease)
 
@@ -136,7 +136,7 @@ class SnapshotStore:
     async def stat(self, space: Space, name: str) -> Snapshot:
         """Raises `NotFound`."""
         self._snapshotter(space.snapshotter)
-        return await self._db.read(snapshots.get, space, name)
+        return self._db.look_up(snapshots.get, space, name)
 
     async def find(self, space: Space, wanted: filters.Filter) -> list[Snapshot]:
         self._snapshotter(space.snapshotter)

@@ -39,7 +39,7 @@ async def adopt(app: App, manager: Manager) -> None:
 
 async def _adopt(app: App, bundle: Bundle, manager: Manager) -> None:
     try:
-        binary = bundle.read(BINARY) or await _binary(app, bundle)
+        binary = bundle.read(BINARY) or _binary(app, bundle)
     except CutawayError:
         log.warning("bundle %s was not finished; removing it", bundle.path)
         await manager.endings.remove(bundle)
@@ -62,9 +62,9 @@ async def _adopt(app: App, bundle: Bundle, manager: Manager) -> None:
     manager.add(shim)
 
 
-async def _binary(app: App, bundle: Bundle) -> str:
+def _binary(app: App, bundle: Bundle) -> str:
     """The shim of a bundle's container, for a bundle that does not say. Raises `NotFound` or `Unknown`."""
-    container = await app.db.read(containers.get, bundle.namespace, bundle.id)
+    container = app.db.look_up(containers.get, bundle.namespace, bundle.id)
     return runtimes.resolve(container.runtime)
 
 
