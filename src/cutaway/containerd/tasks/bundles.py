@@ -20,6 +20,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from cutaway.containerd.tasks import usermap
@@ -39,11 +40,11 @@ class Bundle:
     namespace: str
     id: str
 
-    @property
+    @cached_property
     def path(self) -> Path:
         return self.state / PLUGIN / self.namespace / self.id
 
-    @property
+    @cached_property
     def work(self) -> Path:
         return self.root / PLUGIN / self.namespace / self.id
 
@@ -132,6 +133,12 @@ def _empty_rootfs(bundle: Path) -> None:
 
 
 def _remove(directory: Path) -> None:
+    try:
+        directory.rmdir()
+    except OSError:
+        pass  # there is something in it, or it is not there
+    else:
+        return
     hidden = directory.with_name(f".{directory.name}")
     for path in (hidden, directory):
         with contextlib.suppress(FileNotFoundError):
