@@ -11,6 +11,7 @@ Bounded: `MAX_BYTES` in all, the oldest going first, and `MAX_SPANS_PER_TRACE` t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import re
@@ -58,6 +59,8 @@ class TraceStore:
     def __init__(self, path: Path, forward: str = "") -> None:
         self._path = path
         self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._urgent = threading.Event()
+        """Set when somebody waits for what is queued."""
         self._forward = otlp.Background(forward) if forward else None
         self._since_prune = 0
         self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
@@ -85,11 +88,13 @@ class TraceStore:
             loop.call_soon_threadsafe(_resolve, future, spans_in([body for (body,) in rows], trace_id))
 
         self._queue.put(read)
+        self._urgent.set()
         return await future
 
     def close(self) -> None:
         """Write what is queued and end the thread."""
         self._queue.put(None)
+        self._urgent.set()
         self._thread.join(timeout=5)
         if self._forward is not None:
             self._forward.flush()
@@ -121,13 +126,18 @@ class TraceStore:
         return connection
 
     def _gather(self) -> list[_Item]:
-        """Something, and whatever comes within a moment of it: one transaction for a burst."""
+        """Something, and whatever comes within a moment of it: one transaction for a burst.
+
+        The moment is slept through: to be woken for every span would cost the run that makes them more
+        than the spans themselves do.
+        """
         items: list[_Item] = [self._queue.get()]
-        while not (callable(items[-1]) or items[-1] is None):
-            try:
-                items.append(self._queue.get(timeout=_GATHER_SECONDS))
-            except queue.Empty:
-                break
+        if not (callable(items[0]) or items[0] is None):
+            self._urgent.wait(_GATHER_SECONDS)
+        self._urgent.clear()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                items.append(self._queue.get_nowait())
         return items
 
     def _write(self, connection: sqlite3.Connection, items: Sequence[_Item]) -> None:
