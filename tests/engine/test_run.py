@@ -7,7 +7,10 @@ import re
 
 import pytest
 
-from engine.engine_stack import Stack
+from engine.engine_stack import NAMESPACE, Stack, stack
+from support.images import busybox_image
+from support.peers import need
+from support.stack import Containerd, OurContainerd, RealContainerd
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
@@ -95,6 +98,20 @@ def test_masked_paths_are_those_that_inspect_shows(engine_stack: Stack) -> None:
         there = engine_stack.engine.docker("exec", "box", "test", "-e", path, check=False).returncode == 0
         assert not there or path in points, path
     assert "/proc/sys" in points and points & set(host["MaskedPaths"])
+
+
+@pytest.mark.parametrize("below", [RealContainerd, OurContainerd])
+def test_an_image_that_others_brought_is_unpacked_at_its_first_use(below: type[Containerd]) -> None:
+    need("root", "docker", "containerd", "containerd-shim-runc-v2", "runc", "busybox", "ctr")
+    with stack(below=below) as made:
+        archive = made.containerd.folder / "packed.tar"
+        made.ask("DELETE", "/images/busybox")
+        archive.write_bytes(busybox_image().oci_archive("docker.io/library/packed:latest"))
+        words = ("images", "import", "--no-unpack", "--base-name", "docker.io/library/packed", str(archive))
+        made.containerd.ctr(*words, namespace=NAMESPACE)
+        assert "sha256" not in made.containerd.ctr("snapshots", "ls", namespace=NAMESPACE).stdout
+        for _ in range(2):
+            assert made.docker("run", "--rm", "packed", "echo", "works") == "works\n"
 
 
 def test_detached_then_waited_for(engine_stack: Stack) -> None:

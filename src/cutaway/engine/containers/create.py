@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from cutaway.engine.containers import defaults
 from cutaway.engine.containers.binds import MountPlanner, prepare_sources
@@ -14,8 +16,12 @@ from cutaway.engine.containers.model import Container
 from cutaway.engine.containers.parts import Parts
 from cutaway.engine.images import Image
 from cutaway.engine.timestamps import now_ns
+from cutaway.errors import NotFound
 from cutaway.oci.image_spec import ContainerConfig, Platform
 from cutaway.trace import spans
+
+if TYPE_CHECKING:
+    from cutaway.pb.mount_pb2 import Mount
 
 
 class Creator:
@@ -75,10 +81,7 @@ class Creator:
         """The container's snapshot, files and folders."""
         parts = self._parts
         undo.push_async_callback(parts.runtime.remove_snapshot, container.id)
-        await parts.images.ensure_unpacked(image)
-        container.rootfs = await parts.runtime.prepare_snapshot(
-            container.id, image.chain_id, str(parts.bundle(container))
-        )
+        container.rootfs = await self._snapshot(container, image)
         files = parts.files(container)
         undo.callback(files.remove)
         files.make()
@@ -86,6 +89,15 @@ class Creator:
         if planner.fresh:
             await asyncio.to_thread(fill_volumes, container.rootfs, planner.fresh)
         parts.equip(container)
+
+    async def _snapshot(self, container: Container, image: Image) -> Sequence[Mount]:
+        """A writable snapshot on the image's, which is made first where others brought the image."""
+        parts, bundle = self._parts, str(self._parts.bundle(container))
+        try:
+            return await parts.runtime.prepare_snapshot(container.id, image.chain_id, bundle)
+        except NotFound:
+            await parts.images.ensure_unpacked(image)
+        return await parts.runtime.prepare_snapshot(container.id, image.chain_id, bundle)
 
 
 def _mac_address(request: CreateRequest) -> str:
