@@ -76,6 +76,17 @@ def open_rootfs(mounts: Sequence[Mount]) -> Iterator[int]:
         os.close(root)
 
 
+def is_untouched(mounts: Sequence[Mount]) -> bool:
+    """Whether nothing was written to a root file system yet: it shows what its image has, and no more."""
+    if len(mounts) != 1 or mounts[0].type != "overlay":
+        return False
+    upper = next((o for o in mounts[0].options if o.startswith("upperdir=")), "")
+    try:
+        return not os.listdir(upper.removeprefix("upperdir="))
+    except OSError:
+        return False
+
+
 def open_in_root(root: int, path: str) -> int:
     """Open a regular file of the view for reading; symbolic links in it count from its root.
 

@@ -15,7 +15,7 @@ from cutaway.engine.containers.exec_request import ExecRequest
 from cutaway.engine.containers.model import Container
 from cutaway.engine.containers.namespaces import namespaces
 from cutaway.engine.containers.parts import Parts
-from cutaway.engine.rootfs_view import open_rootfs
+from cutaway.engine.rootfs_view import is_untouched, open_rootfs
 from cutaway.engine.spec import build as spec_build
 from cutaway.engine.spec import inputs as spec
 from cutaway.engine.userdb import Identity, resolve
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _INIT_NAMES: Final = ("docker-init", "tini")
+
+_IDENTITIES: Final = 256
+_identities: dict[tuple[str, str, tuple[str, ...]], Identity] = {}
+"""Who a user is in an image as it was built; an image's id is a digest of all that is in it."""
 
 
 async def container_spec(
@@ -71,8 +75,15 @@ def _box(size: Sequence[int] | None) -> runtime_spec.Box | None:
 
 async def _identity(container: Container, rootfs: Sequence[Mount]) -> Identity:
     """Who the first process runs as; root, too, is looked up: the image may have put it into groups."""
-    groups = container.host.group_add or ()
-    return await _lookup(rootfs, container.config.user, groups)
+    groups = tuple(container.host.group_add or ())
+    if not is_untouched(rootfs):
+        return await _lookup(rootfs, container.config.user, groups)
+    key = (container.image_id, container.config.user, groups)
+    if key not in _identities:
+        while len(_identities) >= _IDENTITIES:
+            _identities.pop(next(iter(_identities)))
+        _identities[key] = await _lookup(rootfs, container.config.user, groups)
+    return _identities[key]
 
 
 async def _lookup(rootfs: Sequence[Mount], user: str, groups: Sequence[str]) -> Identity:
