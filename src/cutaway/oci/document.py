@@ -217,10 +217,10 @@ def encode(value: object) -> "Any":
     if isinstance(value, Document):
         fields = value._fields
         return {fields[name][0]: encode(item) for name, item in value.__dict__.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [encode(item) for item in value]
+    if isinstance(value, list | tuple):  # mostly of strings, which need no call
+        return [item if type(item) is str else encode(item) for item in value]
     if isinstance(value, dict):
-        return {key: encode(item) for key, item in value.items()}
+        return {key: item if type(item) is str else encode(item) for key, item in value.items()}
     return value
 
 

@@ -6,7 +6,8 @@ module, in a terser form of our own.
 """
 
 import json
-from functools import cache
+from collections.abc import Collection
+from functools import cache, lru_cache
 from importlib import resources
 
 from cutaway.engine.spec.inputs import Host
@@ -61,10 +62,21 @@ _MACHINES = {
 def resolve(text: str | None, host: Host, capabilities: list[str]) -> Seccomp | None:
     """The rules that hold for a container with these capabilities; of the default profile for None.
 
-    None when the profile is empty: that is Docker's way to say "no filter".
+    None when the profile is empty: that is Docker's way to say "no filter". Not to be changed: containers
+    with the default profile share it.
     Raises `InvalidArgument` with the JSON path for text that is not a profile.
     """
-    profile = _default() if text is None else loads(Profile, text, "seccomp profile")
+    if text is None:
+        return _resolve_default(host, tuple(capabilities))
+    return _resolve(loads(Profile, text, "seccomp profile"), host, capabilities)
+
+
+@lru_cache(maxsize=32)
+def _resolve_default(host: Host, capabilities: tuple[str, ...]) -> Seccomp | None:
+    return _resolve(_default(), host, capabilities)
+
+
+def _resolve(profile: Profile, host: Host, capabilities: Collection[str]) -> Seccomp | None:
     if not profile.default_action and not profile.syscalls:
         return None
     if profile.architectures and profile.arch_map:
@@ -92,7 +104,7 @@ def _architectures(profile: Profile, host: Host) -> list[str]:
     return list(profile.architectures)
 
 
-def _holds(rule: Rule, host: Host, capabilities: list[str]) -> bool:
+def _holds(rule: Rule, host: Host, capabilities: Collection[str]) -> bool:
     """Every include must be met, and no exclude."""
     arch = _MACHINES.get(host.architecture, (host.architecture, ""))[0]
     unless, when = rule.excludes, rule.includes
