@@ -5,10 +5,10 @@ and dies with the shim (PR_SET_PDEATHSIG), so that nothing of a half-made contai
 There is one thread here, so the child may run Python after the fork.
 """
 
+import _signal  # type: ignore[import-not-found]  # the C part: signal's functions convert to and from enums
 import fcntl
 import gc
 import os
-import signal
 import sys
 
 from cutaway.errors import NotFound
@@ -132,7 +132,7 @@ def _become(
         # What is garbage here belongs to the parent: collecting it would close descriptors by number.
         gc.freeze()
         if not survives:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, what="prctl(PR_SET_PDEATHSIG)")
+            libc.prctl(_PR_SET_PDEATHSIG, _signal.SIGKILL, what="prctl(PR_SET_PDEATHSIG)")
         _reset_signals()
         _take_descriptors(descriptors)
         _take_environment(environment)
@@ -183,9 +183,9 @@ def _enter(main: "programs.Main", argv: list[str]) -> int:
 
 
 def _reset_signals() -> None:
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
+    _signal.set_wakeup_fd(-1)
+    for number in (_signal.SIGCHLD, _signal.SIGPIPE, _signal.SIGTERM, _signal.SIGINT):
+        _signal.signal(number, _signal.SIG_DFL)
 
 
 def _take_descriptors(descriptors: tuple[int, ...]) -> None:

@@ -15,11 +15,11 @@ it a second fork: "exit" means that the command has ended, not that its process 
 The zygote ends when its caller does. It has one thread and loads nothing after its start.
 """
 
+import _signal  # type: ignore[import-not-found]  # the C part: signal's functions convert to and from enums
 import gc
 import importlib
 import os
 import select
-import signal
 import socket
 import sys
 from contextlib import suppress
@@ -79,8 +79,8 @@ class Zygote:
         self._children: dict[int, int] = {}
         self._left, self._leave = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._pipe, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        _signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        _signal.signal(_signal.SIGCHLD, lambda *_: None)
 
     def serve(self) -> None:
         """Until the caller hangs up."""
@@ -167,9 +167,9 @@ def _become(request: Request, descriptors: list[int], leave: int) -> "NoReturn":
     status = 1
     try:
         gc.freeze()
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
+        _signal.set_wakeup_fd(-1)
+        for number in (_signal.SIGCHLD, _signal.SIGINT):
+            _signal.signal(number, _signal.SIG_DFL)
         for target, fd in enumerate(descriptors):
             os.dup2(fd, target)
         processes.close_from(3, {leave})
@@ -243,7 +243,7 @@ def main(argv: list[str]) -> int:
     caller = socket.socket(fileno=int(argv[0]))
     caller.set_inheritable(False)
     processes.set_name("cutaway-zygote")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal, it is meant for the caller
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # from a terminal, it is meant for the caller
     preload()
     gc.collect()
     gc.freeze()
