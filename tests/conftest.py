@@ -21,6 +21,9 @@ from support.peers import need
 from support.process import Process
 from support.stack import RealContainerd, RealDockerd, RealRegistry
 
+# gRPC would start threads in the children that some tests fork, and those tests kill single threads.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
 WORDS = {
     "root": "needs root and namespaces",
     "peers": "runs real docker, containerd, runc, podman or a registry",

@@ -168,15 +168,17 @@ def test_events_in_their_order(ctr: Client) -> None:
     with subprocess.Popen(
         [*ctr.command(), "events"], stdout=subprocess.PIPE, env=ctr.containerd.env, text=True
     ) as watcher:
-        assert watcher.stdout is not None
-        # A new namespace is an event too; once one is seen, the watcher watches.
-        while not select.select([watcher.stdout], [], [], 0.1)[0]:
-            ctr("namespaces", "create", f"seen{os.urandom(3).hex()}")
-        topics: list[str] = []
-        ctr.run("--rm", IMAGE, "c1", "true")
-        for line in watcher.stdout:
-            topics += [word for word in line.split() if word.startswith("/tasks/")]
-            if "/tasks/delete" in topics:
-                break
-        watcher.terminate()
+        try:
+            assert watcher.stdout is not None
+            # A new namespace is an event too; once one is seen, the watcher watches.
+            while not select.select([watcher.stdout], [], [], 0.1)[0]:
+                ctr("namespaces", "create", f"seen{os.urandom(3).hex()}")
+            topics: list[str] = []
+            ctr.run("--rm", IMAGE, "c1", "true")
+            for line in watcher.stdout:
+                topics += [word for word in line.split() if word.startswith("/tasks/")]
+                if "/tasks/delete" in topics:
+                    break
+        finally:
+            watcher.kill()
     assert topics == ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]
