@@ -54,8 +54,7 @@ def test_an_exec_is_killed_by_itself(running: Shim) -> None:
     with pytest.raises(TaskError, match="cannot delete a running process"):
         running.task("Delete", exec_id="e1")
     running.task("Kill", exec_id="e1", signal=15)
-    running.task("Kill", exec_id="e1", signal=9)
-    assert running.task("Wait", exec_id="e1").exit_status in (137, 143)
+    assert running.task("Wait", exec_id="e1").exit_status == 143
     with pytest.raises(TaskError, match="process already finished: not found"):
         running.task("Kill", exec_id="e1", signal=9)
     assert running.task("State").status == process_pb2.RUNNING
