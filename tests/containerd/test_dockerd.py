@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from support.leftovers import Leftovers, temporary_base
 from support.netns import Command, NetNs
 from support.peers import VENV_BIN, need, peer
-from support.process import wait_until
+from support.process import has_ended, wait_until
 from support.stack import OurContainerd, RealDockerd, substitute
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
@@ -139,3 +140,33 @@ def test_containers_outlive_our_daemon(stack: Stack) -> None:
     docker.docker("kill", "lasting")
     wait_until(lambda: state(docker, "lasting")["Status"] == "exited", "dockerd has heard of the exit")
     docker.docker("rm", "lasting")
+
+
+@pytest.mark.parametrize("shims", ["live", "die"])
+def test_exit_while_our_daemon_is_down_is_told(stack: Stack, shims: str) -> None:
+    """dockerd does not ask what it has missed, so it must be told when it comes back."""
+    containerd, docker = stack
+    docker.docker("run", "-d", "--name", "leaving", "busybox", "sleep", "1000")
+    pid = state(docker, "leaving")["Pid"]
+    assert isinstance(pid, int)
+    shim = parent(pid)
+    containerd.crash()
+    if shims == "die":
+        os.kill(shim, signal.SIGKILL)
+        assert has_ended(shim, 10)
+    os.kill(pid, signal.SIGKILL)
+    assert has_ended(pid, 10)
+    containerd.start()
+    wait_until(
+        lambda: state(docker, "leaving")["Status"] == "exited", "dockerd has heard of the exit", timeout=30
+    )
+    assert state(docker, "leaving")["ExitCode"] == 137
+    docker.docker("start", "leaving")
+    assert docker.docker("exec", "leaving", "echo", "again").stdout == "again\n"
+    docker.docker("kill", "leaving")
+    wait_until(lambda: state(docker, "leaving")["Status"] == "exited", "dockerd has heard of the exit")
+    docker.docker("rm", "leaving")
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from containerd.task_rig import (
+    Events,
     Reader,
     Refused,
     Rig,
@@ -85,6 +86,10 @@ def test_exit_while_the_daemon_is_down_is_kept(on: Rig) -> None:
         os.close(holder)
         assert has_ended(pid, 10)
         on.daemon.start()
+    # A shim tells its events in the end; ours are told to whoever comes back a moment later, too.
+    with Events(on.event_service.stream("Subscribe", filters=["event.container_id==leaving"])) as events:
+        (exited,) = events.until("/tasks/exit")
+        assert fields_of(exited, "id", "pid", "exit_status") == ("leaving", pid, 12)
     found = on.tasks("Get", container_id="leaving").process
     assert (found.status, found.exit_status) == (STOPPED, 12)
     assert on.tasks("Wait", container_id="leaving").exit_status == 12

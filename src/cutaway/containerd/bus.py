@@ -72,6 +72,17 @@ class Subscription:
             self._queue.put_nowait(event)
 
 
+def event_now(namespace: str, topic: str, message: Message) -> Event:
+    """An event of the daemon's own, of this moment."""
+    return Event(
+        timestamp_ns=time.time_ns(),
+        namespace=namespace,
+        topic=topic,
+        type_url=message.DESCRIPTOR.full_name,
+        value=message.SerializeToString(),
+    )
+
+
 class Bus:
     """Belongs to the event loop's thread."""
 
@@ -80,15 +91,7 @@ class Bus:
 
     def publish(self, namespace: str, topic: str, message: Message) -> None:
         """Tell everyone, now. The order of calls is the order in which all subscribers see events."""
-        self.forward(
-            Event(
-                timestamp_ns=time.time_ns(),
-                namespace=namespace,
-                topic=topic,
-                type_url=message.DESCRIPTOR.full_name,
-                value=message.SerializeToString(),
-            )
-        )
+        self.forward(event_now(namespace, topic, message))
 
     def forward(self, event: Event) -> None:
         """Pass on an event that somebody else (a shim, a client) made."""

@@ -8,6 +8,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from cutaway.containerd.bus import Bus
 from cutaway.containerd.services.events import event_of
+from cutaway.containerd.tasks.missed import MissedExits
 from cutaway.containerd.ttrpc.server import Server
 from cutaway.pb import events_ttrpc_pb2
 from cutaway.pb.service import methods
@@ -16,8 +17,9 @@ from cutaway.pb.service import methods
 class ShimEvents:
     """`containerd.services.events.ttrpc.v1.Events`."""
 
-    def __init__(self, bus: Bus, address: str) -> None:
+    def __init__(self, bus: Bus, missed: MissedExits, address: str) -> None:
         self._bus = bus
+        self._missed = missed
         self._server = Server(address)
         self._server.add(methods(events_ttrpc_pb2.DESCRIPTOR, "Events")["Forward"], self._forward)
 
@@ -28,5 +30,7 @@ class ShimEvents:
         await self._server.stop()
 
     async def _forward(self, request: events_ttrpc_pb2.ForwardRequest, _: Mapping[str, str]) -> Empty:
-        self._bus.forward(event_of(request.envelope))
+        event = event_of(request.envelope)
+        self._missed.note(event)
+        self._bus.forward(event)
         return Empty()

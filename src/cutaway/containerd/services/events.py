@@ -13,6 +13,7 @@ from cutaway.containerd import filters, names
 from cutaway.containerd.bus import Bus, Event
 from cutaway.containerd.server import Call, Service
 from cutaway.containerd.services.convert import timestamp
+from cutaway.containerd.tasks.missed import MissedExits
 from cutaway.errors import InvalidArgument, Unknown
 from cutaway.pb import (
     container_events_pb2,
@@ -47,8 +48,9 @@ class Events(Service):
     file = pb.DESCRIPTOR
     name = "Events"
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, missed: MissedExits) -> None:
         self._bus = bus
+        self._missed = missed
 
     async def publish(self, request: pb.PublishRequest, call: Call) -> Empty:
         _validate_topic(request.topic)
@@ -68,6 +70,8 @@ class Events(Service):
         except InvalidArgument as error:  # containerd loses the class of it
             raise Unknown(f"subscription error: failed parsing subscription filters: {error}") from None
         async with self._bus.subscribe() as subscription:
+            for event in self._missed.recent():
+                subscription.offer(event)
             async for event in subscription:
                 if wanted.matches(lookup(event)):
                     yield envelope(event)

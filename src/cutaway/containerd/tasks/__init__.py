@@ -9,6 +9,7 @@ shim        a connected shim
 endings     what is done about tasks that go
 manager     all of them
 adoption    those of an earlier run of the daemon
+missed      how those have ended, for clients that come back
 """
 
 from __future__ import annotations
@@ -28,16 +29,18 @@ class Tasks:
     def __init__(self, app: App) -> None:
         from cutaway.containerd.shim_events import ShimEvents
         from cutaway.containerd.tasks.manager import Manager
+        from cutaway.containerd.tasks.missed import MissedExits
 
         self._app = app
         self._manager = Manager(app)
-        self._events = ShimEvents(app.bus, app.config.ttrpc_address)
+        self._missed = MissedExits()
+        self._events = ShimEvents(app.bus, self._missed, app.config.ttrpc_address)
 
     def services(self) -> list[Service]:
         from cutaway.containerd.services.events import Events
         from cutaway.containerd.services.tasks import TaskService
 
-        return [TaskService(self._app, self._manager), Events(self._app.bus)]
+        return [TaskService(self._app, self._manager), Events(self._app.bus, self._missed)]
 
     async def start(self) -> None:
         """Listen for shims first: those that are adopted may have something to tell."""
@@ -47,7 +50,7 @@ class Tasks:
         if self._app.zygote:
             self._app.zygote.watch()
         await self._events.start()
-        await adopt(self._app, self._manager)
+        await adopt(self._app, self._manager, self._missed)
 
     async def stop(self) -> None:
         await self._manager.stop()

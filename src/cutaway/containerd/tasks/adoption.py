@@ -3,7 +3,7 @@
 A bundle is there with, at some moment of its making, all of what follows:
 
     no address          the daemon died while a shim was starting: kill what starts, clean up
-    nobody answers      the shim has died, or hangs: clean up; nobody is connected that could be told
+    nobody answers      the shim has died, or hangs: clean up; who comes back in time is told how it ended
     shim has no task    the daemon died before the shim was asked to create: clean up
     shim has a task     it is ours again, in whatever state; if it has exited, the shim still knows how
 """
@@ -17,27 +17,28 @@ from typing import TYPE_CHECKING
 from cutaway.containerd.metadata import containers
 from cutaway.containerd.tasks import runtimes
 from cutaway.containerd.tasks.bundles import BINARY, Bundle, existing
-from cutaway.containerd.tasks.endings import CLEANUP_TIMEOUT
+from cutaway.containerd.tasks.endings import CLEANUP_TIMEOUT, exit_event
 from cutaway.containerd.tasks.shim import Shim, ShimLog
 from cutaway.errors import CutawayError, NotFound
-from cutaway.pb import shim_pb2
+from cutaway.pb import process_pb2, shim_pb2
 
 if TYPE_CHECKING:
     from cutaway.containerd.app import App
     from cutaway.containerd.tasks.manager import Manager
+    from cutaway.containerd.tasks.missed import MissedExits
 
 log = logging.getLogger("containerd.tasks")
 
 ADDRESS = "address"
 
 
-async def adopt(app: App, manager: Manager) -> None:
+async def adopt(app: App, manager: Manager, missed: MissedExits) -> None:
     """Find what there is, all at once: a shim that hangs must not hold up the others."""
     bundles = await app.workers.run(existing, app.config.state, app.config.root)
-    await asyncio.gather(*(_adopt(app, bundle, manager) for bundle in bundles))
+    await asyncio.gather(*(_adopt(app, bundle, manager, missed) for bundle in bundles))
 
 
-async def _adopt(app: App, bundle: Bundle, manager: Manager) -> None:
+async def _adopt(app: App, bundle: Bundle, manager: Manager, missed: MissedExits) -> None:
     try:
         binary = bundle.read(BINARY) or _binary(app, bundle)
     except CutawayError:
@@ -48,10 +49,16 @@ async def _adopt(app: App, bundle: Bundle, manager: Manager) -> None:
         shim = await _connect(bundle, binary)
     except CutawayError as error:
         log.warning("shim of %s/%s is gone (%s); cleaning up", bundle.namespace, bundle.id, error)
-        await manager.endings.clear(bundle, binary, evict=True)
+        missed.adopt(bundle.namespace, bundle.id)
+        ended = await manager.endings.clear(bundle, binary, evict=True)
+        if ended.pid:
+            missed.note(exit_event(bundle, ended))
         return
+    missed.adopt(bundle.namespace, bundle.id)
     try:
-        await shim.state("", timeout=CLEANUP_TIMEOUT)
+        state = await shim.state("", timeout=CLEANUP_TIMEOUT)
+        if state.status == process_pb2.STOPPED:
+            missed.note(exit_event(bundle, state))
     except NotFound:
         log.warning("shim of %s/%s has no task; ending it", bundle.namespace, bundle.id)
         await manager.endings.shut_down(shim)

@@ -11,7 +11,7 @@ import time
 
 from google.protobuf.message import DecodeError
 
-from cutaway.containerd.bus import Bus
+from cutaway.containerd.bus import Bus, Event, event_now
 from cutaway.containerd.services.convert import timestamp
 from cutaway.containerd.tasks.bundles import Bundle
 from cutaway.containerd.tasks.launch import Launcher
@@ -88,15 +88,21 @@ class Endings:
 
     def announce(self, bundle: Bundle, ended: shim_pb2.DeleteResponse) -> None:
         """Tell in a dead shim's place how its task has ended."""
-        exited = task_events_pb2.TaskExit(
-            container_id=bundle.id,
-            id=bundle.id,
-            pid=ended.pid,
-            exit_status=ended.exit_status,
-            exited_at=ended.exited_at,
-        )
+        exited = exit_event(bundle, ended)
         deleted = task_events_pb2.TaskDelete(
             container_id=bundle.id, pid=ended.pid, exit_status=ended.exit_status, exited_at=ended.exited_at
         )
-        self._bus.publish(bundle.namespace, "/tasks/exit", exited)
+        self._bus.forward(exited)
         self._bus.publish(bundle.namespace, "/tasks/delete", deleted)
+
+
+def exit_event(bundle: Bundle, ended: shim_pb2.DeleteResponse | shim_pb2.StateResponse) -> Event:
+    """The end of a task as its shim would have told it."""
+    exited = task_events_pb2.TaskExit(
+        container_id=bundle.id,
+        id=bundle.id,
+        pid=ended.pid,
+        exit_status=ended.exit_status,
+        exited_at=ended.exited_at,
+    )
+    return event_now(bundle.namespace, "/tasks/exit", exited)
