@@ -6,6 +6,7 @@ Served under both names containerd has given it; version 3 differs in nothing bu
 import os
 
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cutaway.errors import AlreadyExists, InvalidArgument, NotFound, Unimplemented
@@ -55,14 +56,11 @@ _UNTRACED = frozenset({"State", "Wait", "Connect", "Pids", "Stats"})
 def methods(service: "TaskService") -> dict[tuple[str, str], Method]:
     """What the server serves."""
     table: dict[tuple[str, str], Method] = {}
-    for method in shim_pb2.DESCRIPTOR.services_by_name["Task"].methods:
-        from google.protobuf.message_factory import GetMessageClass
-
-        request = GetMessageClass(method.input_type)
-        handler = getattr(service, _snake(method.name))
-        served = Method(request, _traced(service, method.name, handler), only_waits=method.name == "Wait")
-        for name in SERVICES:
-            table[name, method.name] = served
+    for name, attribute, request in _METHODS:
+        handler = getattr(service, attribute)
+        served = Method(request, _traced(service, name, handler), only_waits=name == "Wait")
+        for full_name in SERVICES:
+            table[full_name, name] = served
     return table
 
 
@@ -70,6 +68,13 @@ def _snake(name: str) -> str:
     """`ResizePty` is `resize_pty`, `CloseIO` is `close_io`."""
     words = name.replace("IO", "Io")
     return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(words))
+
+
+# Looked up once: every shim is a fork of a process that has done so.
+_METHODS = tuple(
+    (method.name, _snake(method.name), GetMessageClass(method.input_type))
+    for method in shim_pb2.DESCRIPTOR.services_by_name["Task"].methods
+)
 
 
 def _traced(
