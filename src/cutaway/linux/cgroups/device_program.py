@@ -112,12 +112,38 @@ def install(directory: str, program: bytes) -> None:
             return
         _bpf(_BPF_PROG_ATTACH, struct.pack("=IIIII", cgroup, loaded, _ATTACH_CGROUP_DEVICE, _ALLOW_MULTI, 0))
         for program_fd in old:
-            _bpf(_BPF_PROG_DETACH, struct.pack("=III", cgroup, program_fd, _ATTACH_CGROUP_DEVICE))
+            _detach(cgroup, program_fd)
     except OSError as error:
         raise _failure(f"attach device rules to {directory}", error) from None
     finally:
         for fd in opened:
             os.close(fd)
+
+
+def uninstall(directory: str) -> None:
+    """Detach what an earlier configuration of a cgroup has left; nothing to do on a new one.
+
+    Raises `PermissionDenied` or `Unknown`; a kernel without such programs has none to detach.
+    """
+    cgroup = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    opened = [cgroup]
+    try:
+        try:
+            old = _attached(cgroup)
+        except OSError:
+            return  # no bpf(2), no right to it: nor was there for whoever would have attached one
+        opened += old
+        for program_fd in old:
+            _detach(cgroup, program_fd)
+    except OSError as error:
+        raise _failure(f"detach device rules from {directory}", error) from None
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def _detach(cgroup: int, program: int) -> None:
+    _bpf(_BPF_PROG_DETACH, struct.pack("=III", cgroup, program, _ATTACH_CGROUP_DEVICE))
 
 
 def _try_replace(cgroup: int, new: int, old: int) -> bool:

@@ -37,6 +37,9 @@ class OomWatch:
             os.read(self._fd, 4096)
         except BlockingIOError:
             return False
+        return self._news()
+
+    def _news(self) -> bool:
         if not files.exists(self._counter):
             self.gone = True
             return False
@@ -99,3 +102,11 @@ class OomWatchV2(OomWatch):
         except BaseException:
             os.close(fd)
             raise
+
+    def killed(self) -> bool:
+        """The counter is looked at in any case: the kernel's notice comes later, from a work queue."""
+        try:
+            os.read(self._fd, 4096)
+        except BlockingIOError:
+            return self._news()
+        return self._news()

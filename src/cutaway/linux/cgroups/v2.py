@@ -74,8 +74,10 @@ class ManagerV2(Manager):
             from cutaway.linux.cgroups import devices as rules
 
             table = rules.table(resources.devices if resources else None)
-            if not table.open or table.rules:  # everything allowed is what a cgroup without a program does
+            if not table.open or table.rules:
                 device_program.install(self.path, device_program.assemble(table))
+            else:  # everything allowed is what a cgroup without a program does
+                device_program.uninstall(self.path)
         if resources is not None:
             v2_limits.apply(self.path, resources)
 
@@ -100,8 +102,7 @@ class ManagerV2(Manager):
 
     def kill_all(self, signal: int) -> None:
         """SIGKILL goes by cgroup.kill (Linux 5.14), which also reaches what is being forked."""
-        if signal == SIGKILL and files.exists(f"{self.path}/cgroup.kill"):
-            files.write(f"{self.path}/cgroup.kill", "1")
+        if signal == SIGKILL and self._kill():
             return
         if not self.pids():
             return
@@ -117,6 +118,14 @@ class ManagerV2(Manager):
         finally:
             if not was_frozen:
                 self.thaw()
+
+    def _kill(self) -> bool:
+        """Whether the kernel has killed all at once; a threaded cgroup refuses with EOPNOTSUPP."""
+        try:
+            files.write(f"{self.path}/cgroup.kill", "1")
+        except (NotFound, FailedPrecondition):
+            return False
+        return True
 
     def stats(self) -> "Stats":
         from cutaway.linux.cgroups import v2_stats
