@@ -2,6 +2,7 @@
 
     python tools/peers.py            unpack them into .peers/ (does nothing when they are there)
     python tools/peers.py --list     say what is there, and in which version
+    python tools/peers.py --group vm unpack qemu and a kernel into .peers/vm/, for tools/vm.py
 
 What comes out, all of it below one folder that may be moved:
 
@@ -51,6 +52,9 @@ PACKAGES = (
     "iptables",
     "nftables",
 )
+
+# What only a few need; each group lies in a folder of its own, laid out like the peers' own.
+GROUPS = {"vm": ("qemu-system-x86", "linux-image-cloud-amd64")}
 
 # The programs that tests ask for by name; --list shows these.
 PROGRAMS = (
@@ -180,22 +184,22 @@ class Apt:
         return sorted(self.archives.glob("*.deb"))
 
 
-def download_peers(work: Path) -> list[Path]:
-    """Download the peers and the libraries they miss, first by the machine's lists, then by fresh ones."""
+def download_peers(work: Path, wanted: Sequence[str]) -> list[Path]:
+    """Download packages and the libraries they miss, first by the machine's lists, then by fresh ones."""
     apt = Apt(work)
     try:
-        return resolve_and_download(apt)
+        return resolve_and_download(apt, wanted)
     except PeersError as error:
         if not apt.refresh():
             raise PeersError(f"{error} (and no package list can be had; is there a network?)") from error
-        return resolve_and_download(apt)
+        return resolve_and_download(apt, wanted)
 
 
-def resolve_and_download(apt: Apt) -> list[Path]:
-    packages = apt.known(PACKAGES)
+def resolve_and_download(apt: Apt, wanted: Sequence[str]) -> list[Path]:
+    packages = apt.known(wanted)
     if not packages:
-        raise PeersError("apt-get knows none of the peers' packages")
-    for package in sorted(set(PACKAGES) - set(packages)):
+        raise PeersError(f"apt-get knows none of {', '.join(wanted)}")
+    for package in sorted(set(wanted) - set(packages)):
         print(f"peers: this distribution has no package {package}", file=sys.stderr)
     return apt.download(sorted({*packages, *apt.missing_dependencies(packages)}))
 
@@ -349,9 +353,9 @@ def find_outside(program: str, bin_: Path) -> str | None:
     return shutil.which(program, path=os.pathsep.join(outside))
 
 
-def recipe() -> dict[str, object]:
+def recipe(packages: Sequence[str]) -> dict[str, object]:
     """What decides how .peers comes out; the kernel is apart, as only the choice of iptables hangs on it."""
-    return {"layout": LAYOUT, "packages": list(PACKAGES), "machine": os.uname().machine}
+    return {"layout": LAYOUT, "packages": list(packages), "machine": os.uname().machine}
 
 
 def read_json(path: Path) -> dict[str, object]:
@@ -369,10 +373,10 @@ def write_json(path: Path, document: Mapping[str, object]) -> None:
     fresh.rename(path)
 
 
-def is_current(peers: Path) -> bool:
+def is_current(peers: Path, packages: Sequence[str]) -> bool:
     """Whether .peers is what this program would make; what PATH has is cheap to look up, so always done."""
     stamp = read_json(peers / "stamp.json")
-    return stamp.get("recipe") == recipe() and stamp.get("source") == source() == "apt"
+    return stamp.get("recipe") == recipe(packages) and stamp.get("source") == source() == "apt"
 
 
 def source() -> str:
@@ -380,13 +384,13 @@ def source() -> str:
     return "apt" if shutil.which("apt-get") and shutil.which("dpkg-deb") else "path"
 
 
-def build(work: Path) -> None:
+def build(work: Path, packages: Sequence[str]) -> None:
     """Make a whole .peers in an empty folder."""
     versions: dict[str, str] = {}
     if source() == "apt":
         scratch = work / "scratch"
         scratch.mkdir()
-        versions = unpack(download_peers(scratch), work / "root")
+        versions = unpack(download_peers(scratch, packages), work / "root")
         shutil.rmtree(scratch)
         lay_out_libraries(work / "root", work / "lib")
         lay_out_programs(work / "root", work / "bin")
@@ -395,13 +399,18 @@ def build(work: Path) -> None:
         if missing:
             print(f"peers: no apt-get here, and PATH lacks {', '.join(missing)}", file=sys.stderr)
     write_json(work / "versions.json", versions)
-    stamp(work)
+    stamp(work, packages)
 
 
-def stamp(peers: Path) -> None:
+def stamp(peers: Path, packages: Sequence[str]) -> None:
     """Choose what hangs on the running kernel and record what all this was made from."""
-    variant = choose_xtables(peers / "bin") if source() == "apt" else ""
-    document = {"recipe": recipe(), "source": source(), "kernel": os.uname().release, "iptables": variant}
+    variant = choose_xtables(peers / "bin") if source() == "apt" and "iptables" in packages else ""
+    document = {
+        "recipe": recipe(packages),
+        "source": source(),
+        "kernel": os.uname().release,
+        "iptables": variant,
+    }
     write_json(peers / "stamp.json", document)
 
 
@@ -425,19 +434,19 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def ensure(peers: Path) -> bool:
+def ensure(peers: Path, packages: Sequence[str] = PACKAGES) -> bool:
     """Make .peers unless it is there already; say whether there was anything to do."""
-    if is_current(peers) and read_json(peers / "stamp.json").get("kernel") == os.uname().release:
+    if is_current(peers, packages) and read_json(peers / "stamp.json").get("kernel") == os.uname().release:
         return False
     peers.parent.mkdir(parents=True, exist_ok=True)
     with alone(peers.parent):
-        if is_current(peers):
-            stamp(peers)
+        if is_current(peers, packages):
+            stamp(peers, packages)
             return True
         work = peers.with_name(f"{peers.name}.tmp-{os.getpid()}")
         work.mkdir()
         try:
-            build(work)
+            build(work, packages)
             replace_folder(work, peers)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -462,13 +471,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="peers", description="Fetch the real programs tests run beside.")
     parser.add_argument("--dir", type=Path, default=default, help="where to put them (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="say what is there and fetch nothing")
+    parser.add_argument("--group", choices=sorted(GROUPS), help="fetch these instead, into a folder in it")
     options = parser.parse_args(argv)
     peers: Path = options.dir.absolute()
+    packages: tuple[str, ...] = PACKAGES
+    if options.group:
+        peers, packages = peers / options.group, GROUPS[options.group]
     try:
         if options.list:
             show(peers)
         else:
-            print(f"peers: {peers} {'made' if ensure(peers) else 'is up to date'}")
+            print(f"peers: {peers} {'made' if ensure(peers, packages) else 'is up to date'}")
     except PeersError as error:
         print(f"peers: {error}", file=sys.stderr)
         return 1
