@@ -49,6 +49,8 @@ BUNDLE_LABEL: Final = "com.docker/engine.bundle.path"
 """Docker's label on the containers it makes; its value tells several daemons on one containerd apart."""
 _GC_ROOT: Final = "containerd.io/gc.root"
 _SYNC_TOPIC: Final = "/cutaway/subscribed"
+_EXIT: Final = "/tasks/exit"
+_OOM: Final = "/tasks/oom"
 
 
 class TaskStatus(Enum):
@@ -355,7 +357,7 @@ class ContainerdRuntime:
         """
         within = f"namespace=={self._client.namespace}"
         request = events_pb2.SubscribeRequest(
-            filters=[f'{within},topic~="^/tasks/"', f'{within},topic=="{_SYNC_TOPIC}"']
+            filters=[f'{within},topic=="{topic}"' for topic in (_EXIT, _OOM, _SYNC_TOPIC)]
         )
         knocking = asyncio.get_running_loop().create_task(self._knock())
         try:
@@ -392,13 +394,13 @@ def _task(process: process_pb2.Process) -> Task:
 
 def _event(topic: str, event: AnyMessage) -> TaskEvent | None:
     try:
-        if topic == "/tasks/exit":
+        if topic == _EXIT:
             told = task_events_pb2.TaskExit.FromString(event.value)
             exec_id = told.id if told.id != told.container_id else ""
             return TaskExit(
                 told.container_id, exec_id, told.pid, told.exit_status, from_protobuf(told.exited_at)
             )
-        if topic == "/tasks/oom":
+        if topic == _OOM:
             return TaskOom(task_events_pb2.TaskOOM.FromString(event.value).container_id)
     except DecodeError:
         return None  # not an event of the kind its topic says; nothing of ours sends that
