@@ -148,6 +148,16 @@ def test_ends_while_containerd_is_down_are_not_lost(below: type[Containerd]) -> 
         assert made.state("stays") == "running"
 
 
+def test_a_call_right_after_a_restart_of_containerd_is_answered(own_stack: Stack) -> None:
+    """The engine may be pausing between two tries to connect just then."""
+    for _ in range(3):
+        own_stack.containerd.crash()
+        failed = own_stack.ask("POST", "/containers/create", {"Image": "busybox"})
+        assert failed[0] == 503 and "does not answer" in failed[1]["message"]
+        own_stack.containerd.start()
+        assert own_stack.ask("POST", "/containers/create", {"Image": "busybox"})[0] == 201
+
+
 def test_restart_policies_after_a_start_of_the_engine(own_stack: Stack) -> None:
     for policy in ("always", "unless-stopped", "no"):
         own_stack.docker("run", "-d", "--restart", policy, "--name", policy, "busybox", "sleep", "100")

@@ -23,7 +23,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from cutaway import errors
-from cutaway.engine.containerd_errors import from_rpc
+from cutaway.engine.containerd_errors import from_rpc, was_not_sent
 from cutaway.pb import leases_pb2
 from cutaway.pb.service import Method, methods
 from cutaway.trace import context as trace_context
@@ -32,6 +32,8 @@ from cutaway.trace import spans
 MAX_MESSAGE: Final = 16 << 20  # containerd's own default, in bytes
 GC_EXPIRE: Final = "containerd.io/gc.expire"
 LEASE_SECONDS: Final = 24 * 3600
+RECONNECT_SECONDS: Final = 1.5
+"""Longer than the longest pause between two tries to connect."""
 
 # Request fields worth a place in the trace, where a request has them.
 _TOLD: Final = ("container_id", "exec_id", "name", "key", "parent", "digest", "ref", "id", "signal")
@@ -90,7 +92,8 @@ class ContainerdClient:
     ) -> Any:
         """Call a method that has one request and one response; `timeout` is in seconds.
 
-        With `wait_for_ready`, a containerd that does not listen (yet) is waited for until the timeout.
+        With `wait_for_ready`, a containerd that does not listen (yet) is waited for until the timeout;
+        without, for `RECONNECT_SECONDS`: it may have been restarted just now.
         Raises the error class of the gRPC code.
         """
         call = self.channel.unary_unary(
@@ -99,15 +102,26 @@ class ContainerdClient:
             response_deserializer=method.response.FromString,
         )
         with self._span(method, request):
+            metadata = self._metadata(lease)
             try:
-                return await call(
-                    request,
-                    timeout=timeout,
-                    metadata=self._metadata(lease),
-                    wait_for_ready=wait_for_ready,
-                )
+                try:
+                    return await call(
+                        request, timeout=timeout, metadata=metadata, wait_for_ready=wait_for_ready
+                    )
+                except grpc.aio.AioRpcError as error:
+                    if wait_for_ready or not was_not_sent(error) or not await self._reconnected():
+                        raise
+                    return await call(request, timeout=timeout, metadata=metadata)
             except grpc.aio.AioRpcError as error:
                 raise from_rpc(error, self.address) from None
+
+    async def _reconnected(self) -> bool:
+        """Whether there is a connection again before long."""
+        try:
+            await asyncio.wait_for(self.channel.channel_ready(), RECONNECT_SECONDS)
+        except TimeoutError:
+            return False
+        return True
 
     async def stream(
         self, method: Method, request: Message, *, lease: str | None = None, timeout: float | None = None

@@ -37,3 +37,14 @@ def from_rpc(error: grpc.aio.AioRpcError, address: str) -> errors.CutawayError:
     if kind is errors.Unavailable:
         return errors.Unavailable(f"containerd at {address} does not answer: {details}")
     return kind(details)
+
+
+def was_not_sent(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a call failed for want of a connection: it has done nothing, and may be made again.
+
+    gRPC has no other sign of it than its own words.
+    """
+    text = error.details() or ""
+    return error.code() is grpc.StatusCode.UNAVAILABLE and text.startswith(
+        "failed to connect to all addresses"
+    )
