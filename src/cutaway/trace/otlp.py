@@ -168,15 +168,18 @@ class Background:
                 event.set()
 
     def _drain(self) -> "tuple[list[Span], list[threading.Event]]":
-        """Something, and whatever comes within a moment of it: one request for a burst."""
-        import queue
+        """Something, and whatever comes within a moment of it: one request for a burst.
+
+        Asleep meanwhile: to be woken by each span would cost the threads that record them more than
+        recording does.
+        """
+        import time
 
         items = [self._queue.get()]
-        while isinstance(items[-1], Span) and len(items) < _MAX_BATCH:
-            try:
-                items.append(self._queue.get(timeout=_GATHER_SECONDS))
-            except queue.Empty:
-                break
+        if isinstance(items[0], Span):
+            time.sleep(_GATHER_SECONDS)
+        while len(items) < _MAX_BATCH and not self._queue.empty():  # nobody else takes of it
+            items.append(self._queue.get())
         batch = [item for item in items if isinstance(item, Span)]
         return batch, [item for item in items if not isinstance(item, Span)]
 
