@@ -20,14 +20,28 @@ from cutaway.shim.zygote import decode
 SHIM = "/somewhere/containerd-shim-cutaway-v1"
 
 
+# A machine with no process left to give.
+CANNOT_FORK = """
+import errno, os, sys
+from cutaway.shim import zygote
+
+def fork():
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+os.fork = fork
+sys.exit(zygote.main(sys.argv[1:]))
+"""
+
+
 class Caller:
     """The other end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *program: str) -> None:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(20)
         with theirs:
-            command = [sys.executable, "-m", "cutaway.shim.zygote", str(theirs.fileno())]
+            program = program or ("-m", "cutaway.shim.zygote")
+            command = [sys.executable, *program, str(theirs.fileno())]
             self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
 
     def send(self, packet: bytes, descriptors: Sequence[int]) -> None:
@@ -71,6 +85,16 @@ def test_a_fork_is_what_an_exec_would_be(caller: Caller, tmp_path: Path) -> None
     assert caller.reply() == {"id": 7, "exit": 0}
     assert text(out).startswith("containerd-shim-cutaway-v1:\n  Version:")
     assert text(err) == ""
+
+
+def test_a_fork_that_fails_is_answered_and_the_zygote_lives(tmp_path: Path) -> None:
+    caller = Caller("-c", CANNOT_FORK)
+    for id in (1, 2):
+        for fd in caller.fork(id, [SHIM, "-v"], {}, tmp_path):
+            os.close(fd)
+        assert caller.reply() == {"id": id, "error": "fork: Resource temporarily unavailable"}
+    caller.socket.close()
+    assert caller.process.wait(20) == 0
 
 
 def test_a_failure_has_its_code_and_its_words(caller: Caller, tmp_path: Path) -> None:

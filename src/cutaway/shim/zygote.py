@@ -120,7 +120,11 @@ class Zygote:
         except ValueError as error:
             self._reply({"id": _id_of(packet), "error": str(error)})
             return
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # no memory or no process left: the caller may exec, and others ask again
+            self._reply({"id": request.id, "error": f"fork: {error.strerror}"})
+            return
         if pid == 0:
             _become(request, descriptors, self._leave)
         self._children[pid] = request.id
