@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sqlite3
 from collections.abc import Coroutine
@@ -278,3 +279,13 @@ def test_a_damaged_database_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"not a database at all" * 100)
     with pytest.raises(errors.DataLoss, match=r"e\.db is damaged"):
         open_database(path, MIGRATIONS)
+
+
+def test_much_output_at_once_is_rotated_line_by_line(tmp_path: Path) -> None:
+    log = ContainerLog(tmp_path / "log", {"max-size": "2k", "max-file": "3"})
+    log.write(STDOUT, b"".join(b"number %d\n" % number for number in range(100)))
+    log.close()
+    files = [tmp_path / name for name in ("log.2", "log.1", "log")]
+    assert all(0 < file.stat().st_size <= 2048 for file in files)
+    kept = [json.loads(line)["log"] for file in files for line in file.read_text().splitlines()]
+    assert kept == [f"number {number}\n" for number in range(100 - len(kept), 100)]

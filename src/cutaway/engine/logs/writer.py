@@ -91,21 +91,23 @@ class ContainerLog:
 
     def _append(self, stream: int, lines: list[bytes]) -> None:
         name, time = NAMES[stream], rfc3339(now_ns())
-        batch = "".join(
-            json.dumps(
-                {"log": line.decode("utf-8", "replace"), "stream": name, "time": time},
-                separators=(",", ":"),
-                ensure_ascii=False,
-            )
-            + "\n"
-            for line in lines
-        ).encode()
         self._open()
-        if self._limit and self._size and self._size + len(batch) > self._limit:
-            self._rotate()
-        _write_all(self._fd, batch)
-        self._size += len(batch)
+        batch = bytearray()
+        for line in lines:
+            entry = {"log": line.decode("utf-8", "replace"), "stream": name, "time": time}
+            encoded = json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+            held = self._size + len(batch)
+            if self._limit and held and held + len(encoded) > self._limit:
+                self._flush(batch)
+                self._rotate()
+            batch += encoded
+        self._flush(batch)
         self.wake()
+
+    def _flush(self, batch: bytearray) -> None:
+        _write_all(self._fd, bytes(batch))
+        self._size += len(batch)
+        batch.clear()
 
     def _open(self) -> None:
         if self._fd < 0:
