@@ -17,7 +17,7 @@ from cutaway.engine.api.keys import daemon_of
 from cutaway.engine.containers.model import Status
 from cutaway.engine.peers import runtime_version
 from cutaway.engine.timestamps import now_ns, rfc3339
-from cutaway.errors import CutawayError
+from cutaway.errors import CutawayError, Unimplemented
 
 if TYPE_CHECKING:
     from cutaway.engine.daemon import Daemon
@@ -29,7 +29,13 @@ def routes() -> list[web.RouteDef]:
         web.get("/version", show_version),
         web.get("/info", info),
         web.get("/system/df", disk_usage),
+        *(web.post(path, unimplemented) for path in ("/build", "/build/prune", "/session", "/auth")),
     ]
+
+
+async def unimplemented(request: web.Request) -> web.Response:
+    """What a client should not take for a mistyped path."""
+    raise Unimplemented(f"{request.method} {request.path}: not supported by this engine yet")
 
 
 async def ping(_: web.Request) -> web.Response:
