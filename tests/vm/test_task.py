@@ -29,7 +29,7 @@ def on(request: pytest.FixtureRequest) -> Iterator[Rig]:
 
 def test_ctr_runs_a_container(on: Rig, name: str) -> None:
     options = ["--rm", "--runtime", on.runtime, "--memory-limit", str(16 * MIB), "--rootfs", str(on.rootfs)]
-    command = ["sh", "-c", "cat /proc/self/cgroup; exit 3"]
+    command = ["/bin/sh", "-c", "cat /proc/self/cgroup; exit 3"]
     done = on.daemon.ctr("run", *options, name, *command, check=False)
     assert done.returncode == 3, done.stderr
     assert done.stdout.startswith("0::/")

@@ -4,7 +4,7 @@ watch = cgroup.oom_events()
 poll.register(watch, select.POLLIN)
 ...
 if watch.killed(): ...
-if watch.gone: stop polling, close
+if watch.gone: stop polling, close      (v2 has to be asked, see OomWatchV2)
 """
 
 import ctypes
@@ -15,8 +15,6 @@ from cutaway.errors import NotFound, Unknown
 from cutaway.linux.cgroups import files
 
 _IN_MODIFY = 0x2
-_IN_DELETE_SELF = 0x400
-_IN_IGNORED = 0x8000
 
 
 class OomWatch:
@@ -85,7 +83,11 @@ class OomWatchV1(OomWatch):
 
 
 class OomWatchV2(OomWatch):
-    """inotify on memory.events: the kernel reports a modification at every change of a count."""
+    """inotify on memory.events: the kernel reports a modification at every change of a count.
+
+    It reports no removal (seen on Linux 6.1; kernfs has none for a watched file), so `gone` only becomes
+    true at a call of `killed`: whoever waits must learn of the container's end by other means.
+    """
 
     def __init__(self, directory: str) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -94,7 +96,7 @@ class OomWatchV2(OomWatch):
             raise Unknown(f"inotify_init1: {os.strerror(ctypes.get_errno())}")
         try:
             path = f"{directory}/memory.events"
-            if libc.inotify_add_watch(fd, os.fsencode(path), _IN_MODIFY | _IN_DELETE_SELF) < 0:
+            if libc.inotify_add_watch(fd, os.fsencode(path), _IN_MODIFY) < 0:
                 code = ctypes.get_errno()
                 cls = NotFound if code == errno.ENOENT else Unknown
                 raise cls(f"cgroup: failed to watch {path}: {os.strerror(code)}")
