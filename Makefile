@@ -2,7 +2,7 @@
 PYTEST = .venv/bin/python -m pytest
 export CUTAWAY_REQUIRE_PEERS
 
-.PHONY: help setup dev peers hello test check format protos bench clean
+.PHONY: help setup dev peers hello test test-vm check format protos bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ hello: setup ## set up, start the daemons if none is listening, run hello-world
 
 test: dev peers ## all tests, real peers included
 	@$(PYTEST) -n 2 --dist loadgroup $(ARGS)
+
+test-vm: dev peers ## boot a kernel with cgroup v2 only under qemu and run tests in it
+	@.venv/bin/python -m tools.vm $(ARGS)
 
 check: dev ## ruff, mypy --strict, import directions, generated code
 	.venv/bin/ruff check .
