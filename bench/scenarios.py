@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench.measure import alternate
 from bench.report import Row
+from cutaway.trace import otlp
 from support.hello import copy_hello
 from support.images import busybox_image, push_busybox
 from support.netns import Command, NetNs
@@ -40,7 +41,9 @@ def stacks(base: Path) -> Iterator[Bench]:
             registry = stack.enter_context(RealRegistry(base / side, netns, port=5000))
             netns.call(push_busybox, registry.host)
             copy_hello(base / side, registry, netns)
-        ours_below = stack.enter_context(OurContainerd(base / "o", nets[0]))
+        # As `cutaway daemon start` has it: every part of ours records its spans.
+        collector = {otlp.ENDPOINT: f"unix://{base / 'o' / 'eng' / 'exec' / 'otlp.sock'}"}
+        ours_below = stack.enter_context(OurContainerd(base / "o", nets[0], env=collector))
         ours = stack.enter_context(OurEngine(base / "o", nets[0], ours_below.address))
         real_below = stack.enter_context(RealContainerd(base / "r", nets[1]))
         real = stack.enter_context(RealDockerd(base / "r", nets[1], containerd_socket=real_below.address))
