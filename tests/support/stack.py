@@ -48,6 +48,10 @@ address = "{daemon.address}"
 
 [plugins."io.containerd.internal.v1.opt"]
 path = "{daemon.folder}/opt"
+
+# By itself it collects after a hundred changes, whosever they were; a test collects when it wants to.
+[plugins."io.containerd.gc.v1.scheduler"]
+mutation_threshold = 1000000
 """
 
 REGISTRY_CONFIG = """\
