@@ -27,19 +27,10 @@ def ours(session_base: Path, session_netns: NetNs) -> Iterator[OurContainerd]:
         yield daemon
 
 
-class QuietContainerd(RealContainerd):
-    """containerd that collects garbage when it is told to and not by itself."""
-
-    def prepare(self) -> None:
-        super().prepare()
-        with (self.folder / "config.toml").open("a") as file:
-            file.write('\n[plugins."io.containerd.gc.v1.scheduler"]\nmutation_threshold = 1000000\n')
-
-
 @pytest.fixture(scope="module")
 def theirs(session_base: Path, session_netns: NetNs) -> Iterator[RealContainerd]:
     need("ctr", "containerd")
-    with QuietContainerd(session_base, session_netns, name="quiet") as daemon:
+    with RealContainerd(session_base, session_netns, name="quiet") as daemon:
         yield daemon
 
 

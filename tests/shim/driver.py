@@ -483,7 +483,9 @@ def unpack(folder: Path) -> None:
     """The busybox image's files."""
     for layer in busybox_image().layers:
         with tarfile.open(fileobj=io.BytesIO(layer.tar)) as archive:
-            archive.extractall(folder, filter="tar")
+            # Debian 12's Python has no filter argument; the archive is our own.
+            archive.extraction_filter = staticmethod(lambda member, _: member)
+            archive.extractall(folder)
 
 
 def process(args: Sequence[str], terminal: bool = False) -> dict[str, Any]:
