@@ -218,7 +218,7 @@ def test_our_shim_keeps_the_last_output_for_an_engine_that_is_down() -> None:
         made.engine.crash()
         wait_until(lambda: is_gone(pid), "the process ends", timeout=20)
         made.engine.start()
-        assert made.docker("logs", "brief") == "last words\n"
+        wait_until(lambda: made.docker("logs", "brief") == "last words\n", "what was left is in the log")
         assert made.inspect("brief")["State"]["ExitCode"] == 42
 
 
