@@ -7,12 +7,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import signal
-import sys
 from pathlib import Path
 from typing import Final
 
+from cutaway.engine.programs import find_program
 from cutaway.engine.settings import Settings
 from cutaway.errors import FailedPrecondition, Unavailable
 from cutaway.trace import otlp
@@ -97,14 +96,6 @@ class ManagedContainerd:
         except TimeoutError:
             process.kill()
             await process.wait()
-
-
-def find_program(name: str) -> str | None:
-    """A program of ours: beside the one that runs, or on PATH."""
-    beside = Path(sys.argv[0]).resolve().parent / name
-    if os.access(beside, os.X_OK):
-        return str(beside)
-    return shutil.which(name)
 
 
 async def _listens(address: str) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from cutaway.engine.programs import find_program
 from cutaway.errors import InvalidArgument
 
 DEFAULT_DATA_ROOT: Final = "/var/lib/cutaway"
@@ -142,7 +142,8 @@ def parse(argv: Sequence[str]) -> Settings:
 
 def _runtimes(added: Sequence[str], shim: str) -> dict[str, Runtime]:
     known = {
-        "cutaway": Runtime("cutaway", shim, _own_runtime()),
+        # By its path: a shim of whatever make need not have our programs on its PATH.
+        "cutaway": Runtime("cutaway", shim, find_program(OWN_RUNTIME) or OWN_RUNTIME),
         "runc": Runtime("runc", shim, "runc"),
     }
     for text in added:
@@ -156,12 +157,6 @@ def _runtimes(added: Sequence[str], shim: str) -> dict[str, Runtime]:
     if shim.startswith("io.containerd."):
         known.setdefault(shim, Runtime(shim, shim))
     return known
-
-
-def _own_runtime() -> str:
-    """Our runtime's path: a shim of whatever make need not have our programs on its PATH."""
-    beside = Path(sys.argv[0]).resolve().parent / OWN_RUNTIME
-    return str(beside) if beside.exists() else OWN_RUNTIME
 
 
 def _bip(text: str) -> str:

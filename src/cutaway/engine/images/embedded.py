@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import sys
-from pathlib import Path
 from typing import Final
 
 from cutaway import errors
 from cutaway.engine.images.model import EmbeddedSettings
+from cutaway.engine.programs import find_program
 from cutaway.registry.client.settings import Endpoint, unix_endpoint
 from cutaway.registry.reference import DEFAULT_DOMAIN, Reference
 from cutaway.trace.otlp import ENDPOINT
@@ -57,7 +56,7 @@ class EmbeddedRegistry:
     async def _start(self) -> asyncio.subprocess.Process:
         self._settings.socket.parent.mkdir(parents=True, exist_ok=True)
         process = await asyncio.create_subprocess_exec(
-            find_program(),
+            _program(),
             "--listen", f"unix://{self._settings.socket}",
             "--root", os.fspath(self._settings.root),
             "--with-hello",
@@ -94,13 +93,8 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
-def find_program() -> str:
-    """The registry's program: beside our own, or on PATH."""
-    beside = Path(sys.executable).parent / PROGRAM
-    own = Path(sys.argv[0]).resolve().parent / PROGRAM
-    for candidate in (own, beside):
-        if os.access(candidate, os.X_OK):
-            return os.fspath(candidate)
-    if found := shutil.which(PROGRAM):
+def _program() -> str:
+    """The registry's program. Raises `Unavailable`."""
+    if found := find_program(PROGRAM):
         return found
     raise errors.Unavailable(f"{PROGRAM} is neither beside {sys.argv[0]} nor on PATH")
