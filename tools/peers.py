@@ -51,6 +51,11 @@ PACKAGES = (
     "tini",
     "iptables",
     "nftables",
+    "uidmap",
+    "criu",
+    "umoci",
+    "nginx-light",
+    "buildah",
 )
 
 # What only a few need; each group lies in a folder of its own, laid out like the peers' own.
@@ -74,6 +79,12 @@ PROGRAMS = (
     "tini",
     "iptables",
     "nft",
+    "newuidmap",
+    "newgidmap",
+    "criu",
+    "umoci",
+    "nginx",
+    "buildah",
 )
 
 PROGRAM_FOLDERS = ("bin", "sbin", "usr/bin", "usr/sbin", "usr/lib/podman")
