@@ -15,7 +15,7 @@ from cutaway.linux.capabilities import Sets
 from cutaway.oci.document import decode
 from cutaway.oci.runtime_spec import Spec, State
 from cutaway.runc.commands import features, spec
-from cutaway.runc.plan import build, mount_options, mounts, privileges, step, tree
+from cutaway.runc.plan import build, filters, mount_options, mounts, privileges, program, step, tree
 from cutaway.runc.plan.namespaces import NamespacePlan
 from support.peers import need, peer
 
@@ -88,9 +88,9 @@ def test_every_step_says_what_a_person_could_type() -> None:
 def test_the_filter_comes_last_or_before_the_rights_to_set_it_go(no_new_privileges: bool) -> None:
     plan = plan_of(config(process__noNewPrivileges=no_new_privileges), seccomp=(b"x" * 8, 0))
     kinds = [type(each) for each in plan.after]
-    filter_, user = kinds.index(privileges.InstallSeccomp), kinds.index(privileges.BecomeUser)
+    filter_, user = kinds.index(filters.InstallSeccomp), kinds.index(privileges.BecomeUser)
     assert (filter_ > user) == no_new_privileges
-    assert (kinds[-1] is privileges.InstallSeccomp) == no_new_privileges
+    assert (kinds[-1] is filters.InstallSeccomp) == no_new_privileges
 
 
 def test_masks_and_hooks_are_done_before_the_root_changes_and_read_only_last() -> None:
@@ -239,17 +239,17 @@ def test_programs_are_found_as_their_path_says(tmp_path: Any) -> None:
     program = tmp_path / "prog"
     program.write_text("")
     with pytest.raises(NotFound, match=r'exec: "prog": executable file not found in \$PATH'):
-        privileges.find_program("prog", {"PATH": str(tmp_path)})
+        program.find_program("prog", {"PATH": str(tmp_path)})
     program.chmod(0o755)
-    assert privileges.find_program("prog", {"PATH": f"/nowhere:{tmp_path}"}) == str(program)
-    assert privileges.find_program(str(program), {}) == str(program)
+    assert program.find_program("prog", {"PATH": f"/nowhere:{tmp_path}"}) == str(program)
+    assert program.find_program(str(program), {}) == str(program)
 
 
 def test_environment_entries() -> None:
-    assert privileges.environment(["A=1", "B=", "A=2=3"]) == {"A": "2=3", "B": ""}
+    assert program.environment(["A=1", "B=", "A=2=3"]) == {"A": "2=3", "B": ""}
     for bad in ("A", "=x", ""):
         with pytest.raises(InvalidArgument, match="invalid environment variable"):
-            privileges.environment([bad])
+            program.environment([bad])
 
 
 def test_features_are_true_and_no_less_than_runcs() -> None:

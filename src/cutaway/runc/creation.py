@@ -12,7 +12,7 @@ from cutaway.errors import AlreadyExists, CutawayError, InvalidArgument
 from cutaway.linux import capabilities
 from cutaway.oci.runtime_spec import Hooks
 from cutaway.runc import config, console, state, validate
-from cutaway.runc.plan import build, mounts, privileges, step
+from cutaway.runc.plan import build, mounts, scheduling, step
 from cutaway.runc.plan.namespaces import NamespacePlan
 from cutaway.runc.process import channel, parent, starting
 from cutaway.runc.process.init import Init
@@ -184,7 +184,7 @@ def _look_around(
     around.rootfs = record.rootfs
     around.has_kcore = os.path.exists("/proc/kcore")
     if linux is not None and linux.personality is not None:
-        around.personality = privileges.PERSONALITIES[linux.personality.domain]
+        around.personality = scheduling.PERSONALITIES[linux.personality.domain]
     around.seccomp = compiled_filter(linux.seccomp if linux else None)
     if any(mount.type == "cgroup" for mount in spec.mounts):
         _look_at_cgroups(around, manager)

@@ -8,7 +8,7 @@ import os
 
 from cutaway.errors import InvalidArgument, Unimplemented
 from cutaway.linux import libc, namespaces
-from cutaway.runc.plan import mount_options, privileges, tree
+from cutaway.runc.plan import mount_options, scheduling, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,14 +88,14 @@ def _uint32(path: str, value: int) -> None:
 def _scheduling(found: "Process") -> None:
     scheduler, io = found.scheduler, found.io_priority
     if scheduler is not None:
-        if scheduler.policy not in privileges.POLICIES:
+        if scheduler.policy not in scheduling.POLICIES:
             raise InvalidArgument(f"scheduler policy {scheduler.policy!r} is not known")
         for flag in scheduler.flags:
-            if flag not in privileges.SCHEDULER_FLAGS:
+            if flag not in scheduling.SCHEDULER_FLAGS:
                 raise InvalidArgument(f"scheduler flag {flag!r} is not known")
         if not -20 <= (scheduler.nice or 0) <= 19:
             raise InvalidArgument(f"invalid scheduler.nice: {scheduler.nice} (must be -20 to 19)")
-    if io is not None and (io.class_ not in privileges.IO_CLASSES or not 0 <= io.priority <= 7):
+    if io is not None and (io.class_ not in scheduling.IO_CLASSES or not 0 <= io.priority <= 7):
         raise InvalidArgument(f"invalid ioPriority: class {io.class_!r}, priority {io.priority} (0 to 7)")
     if found.exec_cpu_affinity is not None:
         raise Unimplemented("process.execCPUAffinity is not built yet")
@@ -274,7 +274,7 @@ def _views(found: "Spec") -> None:
     wanted = linux.rootfs_propagation
     if wanted and wanted not in mount_options.PROPAGATION:
         raise InvalidArgument(f"rootfsPropagation={wanted} is not supported")
-    if linux.personality is not None and linux.personality.domain not in privileges.PERSONALITIES:
+    if linux.personality is not None and linux.personality.domain not in scheduling.PERSONALITIES:
         raise InvalidArgument(f"linux.personality.domain: {linux.personality.domain!r} is not known")
 
 

@@ -7,7 +7,18 @@ after    inside the container's root, up to the exec: nothing can be imported th
 import os
 
 from cutaway.errors import InvalidArgument
-from cutaway.runc.plan import cgroups, mount_options, mounts, privileges, system, tree
+from cutaway.runc.plan import (
+    cgroups,
+    filters,
+    mount_options,
+    mounts,
+    pivot,
+    privileges,
+    program,
+    scheduling,
+    system,
+    tree,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,7 +111,7 @@ def _root_steps(spec: "Spec", namespaces: "NamespacePlan", around: Surroundings)
         size = spec.process.console_size
         steps.append(system.MakeTerminal(size.height if size else 0, size.width if size else 0, console=True))
     if spec.process:
-        steps.append(privileges.MakeWorkingDirectory(spec.process.cwd))
+        steps.append(pivot.MakeWorkingDirectory(spec.process.cwd))
     return steps
 
 
@@ -189,7 +200,7 @@ def _finish_steps(spec: "Spec", around: Surroundings) -> "list[Step]":
         steps.append(mounts.RemountReadonly("/"))
     if spec.process:
         steps += label_steps(spec.process)
-    steps.append(privileges.PivotRoot(pivot=not around.no_pivot))
+    steps.append(pivot.PivotRoot(pivot=not around.no_pivot))
     return steps
 
 
@@ -218,23 +229,23 @@ def process_steps(
     steps.append(privileges.SetUmask(DEFAULT_UMASK if umask is None else umask))
     steps += _scheduling(process, around.personality)
     if process.no_new_privileges:
-        steps.append(privileges.ForbidNewPrivileges())
-    steps.append(privileges.SetEnvironment(process.env, process.user.uid))
+        steps.append(filters.ForbidNewPrivileges())
+    steps.append(program.SetEnvironment(process.env, process.user.uid))
     may_set_groups = namespaces is None or namespaces.may_set_groups
     last: list[Step] = [
         privileges.BecomeUser(process.user, around.sets, process.cwd, set_groups=may_set_groups),
-        privileges.FindProgram((process.args or [""])[0]),
+        program.FindProgram((process.args or [""])[0]),
     ]
     if around.seccomp is None:
         return [*steps, *last]
-    filter_ = privileges.InstallSeccomp(*around.seccomp)
+    filter_ = filters.InstallSeccomp(*around.seccomp)
     return [*steps, *last, filter_] if process.no_new_privileges else [*steps, filter_, *last]
 
 
 def _scheduling(process: "Process", personality: int | None) -> "list[Step]":
     io = None
     if process.io_priority is not None:
-        io = (privileges.IO_CLASSES[process.io_priority.class_], process.io_priority.priority)
+        io = (scheduling.IO_CLASSES[process.io_priority.class_], process.io_priority.priority)
     if process.scheduler is None and io is None and personality is None:
         return []
-    return [privileges.SetScheduling(process.scheduler, io, personality)]
+    return [scheduling.SetScheduling(process.scheduler, io, personality)]
