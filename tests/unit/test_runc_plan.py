@@ -236,13 +236,13 @@ def test_a_failing_step_says_what_it_was_about_to_do(
 
 
 def test_programs_are_found_as_their_path_says(tmp_path: Any) -> None:
-    program = tmp_path / "prog"
-    program.write_text("")
+    file = tmp_path / "prog"
+    file.write_text("")
     with pytest.raises(NotFound, match=r'exec: "prog": executable file not found in \$PATH'):
         program.find_program("prog", {"PATH": str(tmp_path)})
-    program.chmod(0o755)
-    assert program.find_program("prog", {"PATH": f"/nowhere:{tmp_path}"}) == str(program)
-    assert program.find_program(str(program), {}) == str(program)
+    file.chmod(0o755)
+    assert program.find_program("prog", {"PATH": f"/nowhere:{tmp_path}"}) == str(file)
+    assert program.find_program(str(file), {}) == str(file)
 
 
 def test_environment_entries() -> None:
