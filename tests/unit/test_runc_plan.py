@@ -15,7 +15,7 @@ from cutaway.linux.capabilities import Sets
 from cutaway.oci.document import decode
 from cutaway.oci.runtime_spec import Spec, State
 from cutaway.runc.commands import features, spec
-from cutaway.runc.plan import build, filters, mount_options, mounts, privileges, program, step, tree
+from cutaway.runc.plan import binds, build, filters, mount_options, mounts, privileges, program, step, tree
 from cutaway.runc.plan.namespaces import NamespacePlan
 from support.peers import need, peer
 
@@ -130,7 +130,7 @@ def test_bind_sources_are_opened_by_the_parent_for_a_user_namespace() -> None:
     found = config()
     found["mounts"] = [{"destination": "/x", "source": "data", "options": ["bind"]}]
     found["linux"]["namespaces"].append({"type": "user"})
-    (bind,) = [each for each in plan_of(found).before if isinstance(each, mounts.BindMount)]
+    (bind,) = [each for each in plan_of(found).before if isinstance(each, binds.BindMount)]
     assert (bind.source, bind.from_parent) == ("/bundle/data", True)
 
 

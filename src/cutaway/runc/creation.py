@@ -12,7 +12,7 @@ from cutaway.errors import AlreadyExists, CutawayError, InvalidArgument
 from cutaway.linux import capabilities
 from cutaway.oci.runtime_spec import Hooks
 from cutaway.runc import config, console, state, validate
-from cutaway.runc.plan import build, mounts, scheduling, step
+from cutaway.runc.plan import build, cgroup_mounts, scheduling, step
 from cutaway.runc.plan.namespaces import NamespacePlan
 from cutaway.runc.process import channel, parent, starting
 from cutaway.runc.process.init import Init
@@ -207,12 +207,12 @@ def _look_at_cgroups(around: build.Surroundings, manager: "Manager") -> None:
     if layout.mode == detect.UNIFIED:
         around.cgroup2 = detect.ROOT
         return
-    by_mount: dict[str, mounts.CgroupView] = {}
+    by_mount: dict[str, cgroup_mounts.CgroupView] = {}
     for controller, path in manager.paths().items():
         mount = layout.mounts.get(controller)
         if not controller or mount is None:
             continue
-        view = by_mount.setdefault(mount, mounts.CgroupView(os.path.basename(mount), path, []))
+        view = by_mount.setdefault(mount, cgroup_mounts.CgroupView(os.path.basename(mount), path, []))
         view.controllers.append(controller)
     around.cgroup_views = list(by_mount.values())
 

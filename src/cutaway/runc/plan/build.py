@@ -4,10 +4,8 @@ before   in the container's namespaces, the host's root still in reach; ends wit
 after    inside the container's root, up to the exec: nothing can be imported there
 """
 
-import os
-
-from cutaway.errors import InvalidArgument
 from cutaway.runc.plan import (
+    cgroup_mounts,
     cgroups,
     filters,
     mount_options,
@@ -15,15 +13,15 @@ from cutaway.runc.plan import (
     pivot,
     privileges,
     program,
+    rootfs,
     scheduling,
     system,
-    tree,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cutaway.linux.capabilities import Sets
-    from cutaway.oci.runtime_spec import Device, Linux, Mount, Process, Spec, State
+    from cutaway.oci.runtime_spec import Process, Spec, State
     from cutaway.runc.plan.namespaces import NamespacePlan
     from cutaway.runc.plan.step import Step
 
@@ -42,7 +40,7 @@ class Surroundings:
         self.no_pivot = False
         self.new_keyring = True
         self.enter_cgroups = cgroups.EnterCgroups([])
-        self.cgroup_views: list[mounts.CgroupView] = []  # v1
+        self.cgroup_views: list[cgroup_mounts.CgroupView] = []  # v1
         self.cgroup2: str | None = None  # v2: what to bind where mounting is refused
         self.seccomp: tuple[bytes, int] | None = None
         self.has_kcore = False
@@ -71,8 +69,8 @@ def init_plan(spec: "Spec", namespaces: "NamespacePlan", around: Surroundings) -
     assert spec.process is not None
     before = [
         *_namespace_steps(spec, namespaces, around),
-        *_root_steps(spec, namespaces, around),
-        *_view_steps(spec),
+        *rootfs.root_steps(spec, namespaces, around),
+        *rootfs.view_steps(spec),
         system.AskParent("mounted"),
         *_hooks(spec, "createContainer", around),
         *_finish_steps(spec, around),
@@ -98,89 +96,6 @@ def _namespace_steps(spec: "Spec", namespaces: "NamespacePlan", around: Surround
     return steps
 
 
-def _root_steps(spec: "Spec", namespaces: "NamespacePlan", around: Surroundings) -> "list[Step]":
-    linux = spec.linux
-    propagation = (
-        mount_options.PROPAGATION[linux.rootfs_propagation] if linux and linux.rootfs_propagation else 0
-    )
-    steps: list[Step] = [mounts.PrepareRoot(around.rootfs, propagation)]
-    steps += [mount_step(mount, namespaces, around) for mount in spec.mounts]
-    if _sets_up_dev(spec.mounts):
-        steps += _device_steps(linux, namespaces, around)
-    if spec.process and spec.process.terminal:
-        size = spec.process.console_size
-        steps.append(system.MakeTerminal(size.height if size else 0, size.width if size else 0, console=True))
-    if spec.process:
-        steps.append(pivot.MakeWorkingDirectory(spec.process.cwd))
-    return steps
-
-
-def clean(path: str) -> str:
-    """A path of the container without dots and doubled slashes, absolute."""
-    return "/" + os.path.normpath("/" + path).lstrip("/")
-
-
-def mount_step(mount: "Mount", namespaces: "NamespacePlan", around: Surroundings) -> "Step":
-    """The step for one entry of `mounts`."""
-    options = mount_options.parse(mount.options)
-    destination = clean(mount.destination)
-    source = mount.source or ""
-    if options.bind:
-        if options.data:
-            raise InvalidArgument(
-                f"mount {destination}: bind mounts cannot have any filesystem-specific options applied"
-            )
-        full = os.path.normpath(os.path.join(around.bundle, source))
-        return mounts.BindMount(full, destination, options, from_parent=namespaces.is_new("user"))
-    if mount.type == "cgroup":
-        if around.cgroup2 is not None:
-            return mounts.MountCgroupV2(source, destination, options, around.cgroup2)
-        own = namespaces.is_new("cgroup")
-        return mounts.MountCgroupV1(source, destination, options, around.cgroup_views, own)
-    return mounts.MountFilesystem(mount.type or "", source, destination, options)
-
-
-def _sets_up_dev(entries: "list[Mount]") -> bool:
-    """Whether /dev is ours to fill: not when the host's or another's is bound there."""
-    return not any(
-        clean(mount.destination) == "/dev" and {"bind", "rbind"} & set(mount.options) for mount in entries
-    )
-
-
-def _device_steps(linux: "Linux | None", namespaces: "NamespacePlan", around: Surroundings) -> "list[Step]":
-    bind = namespaces.has("user")
-    wanted = {f"/dev/{name}": numbers for name, numbers in tree.DEFAULT_DEVICES.items()}
-    steps: list[Step] = []
-    for device in linux.devices if linux else ():
-        path = clean(device.path)
-        wanted.pop(path, None)
-        if path != "/dev/ptmx":  # always a link into the container's own devpts
-            steps.append(_device_step(path, device, bind))
-    steps += [tree.MakeDevice(path, "c", *numbers, bind=bind) for path, numbers in wanted.items()]
-    steps.append(tree.MakeLink("/dev/ptmx", "pts/ptmx", replace=True))
-    steps += [tree.MakeLink(path, target) for path, target in tree.DEV_LINKS.items()]
-    if around.has_kcore:
-        steps.append(tree.MakeLink("/dev/core", "/proc/kcore"))
-    return steps
-
-
-def _device_step(path: str, device: "Device", bind: bool) -> "Step":
-    mode = 0o666 if device.file_mode is None else device.file_mode & 0o7777
-    return tree.MakeDevice(
-        path, device.type, device.major or 0, device.minor or 0, mode, device.uid or 0, device.gid or 0, bind
-    )
-
-
-def _view_steps(spec: "Spec") -> "list[Step]":
-    linux = spec.linux
-    if linux is None:
-        return []
-    return [
-        *(tree.ReadonlyPath(path) for path in linux.readonly_paths),
-        *(tree.MaskPath(path) for path in linux.masked_paths),
-    ]
-
-
 def _hooks(spec: "Spec", name: str, around: Surroundings) -> "list[Step]":
     hooks = spec.hooks
     if hooks is None:
@@ -193,7 +108,7 @@ def _finish_steps(spec: "Spec", around: Surroundings) -> "list[Step]":
     steps: list[Step] = []
     for mount in spec.mounts:
         options = mount_options.parse(mount.options)
-        destination = clean(mount.destination)
+        destination = rootfs.clean(mount.destination)
         if options.readonly and not options.bind and (mount.type == "tmpfs" or destination == "/dev"):
             steps.append(mounts.RemountReadonly(destination))
     if spec.root and spec.root.readonly:

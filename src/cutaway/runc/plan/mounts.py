@@ -10,14 +10,12 @@ a read-only bind is writable. The price: Linux 5.12.
 import os
 import stat
 
-from cutaway.errors import FailedPrecondition, PermissionDenied
+from cutaway.errors import PermissionDenied
 from cutaway.linux import mounts, paths
 from cutaway.runc.plan.step import Here, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
-
     from cutaway.runc.plan.mount_options import MountOptions
 
 # Below /proc only these may be mounted over: what lxcfs makes up for a container.
@@ -67,7 +65,7 @@ class PrepareRoot(Step):
         return {"rootfs": self.path}
 
 
-class _Mount(Step):
+class MountStep(Step):
     """What every mount of a configuration has: source, destination, options."""
 
     __slots__ = ("destination", "options", "source")
@@ -110,7 +108,7 @@ def refuse_over_proc(target: int, destination: str) -> None:
         raise PermissionDenied(f'"{clean}" cannot be mounted because it is inside /proc')
 
 
-class MountFilesystem(_Mount):
+class MountFilesystem(MountStep):
     """Mount a new file system."""
 
     __slots__ = ("kind",)
@@ -175,186 +173,6 @@ class MountFilesystem(_Mount):
 
     def _filled_later(self) -> bool:
         return self.kind == "tmpfs" or os.path.normpath(self.destination) == "/dev"
-
-
-class BindMount(_Mount):
-    """Show a file or directory of the host at a place in the container."""
-
-    __slots__ = ("from_parent", "tree")
-
-    def __init__(
-        self, source: str, destination: str, options: "MountOptions", from_parent: bool = False
-    ) -> None:
-        super().__init__(source, destination, options)
-        self.from_parent = from_parent  # a new user namespace may lack the right to reach the source
-        self.tree = -1
-
-    def describe(self) -> str:
-        return f"bind {self.source} at {self.destination}"
-
-    def command(self) -> str:
-        verb = "--rbind" if self.options.recursive else "--bind"
-        readonly = " -o ro" if self.options.readonly else ""
-        return f"mount {verb}{readonly} {self.source} $ROOT{self.destination}"
-
-    def prepare(self) -> None:
-        if self.from_parent:
-            self.tree = self._open_source()
-
-    def _open_source(self) -> int:
-        try:
-            return mounts.open_tree(mounts.AT_FDCWD, self.source, recursive=self.options.recursive)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(error.errno, f"stat {self.source}: no such file or directory") from None
-
-    def execute(self, here: Here) -> None:
-        tree = self.tree if self.from_parent else self._open_source()
-        target = -1
-        try:
-            directory = stat.S_ISDIR(os.fstat(tree).st_mode)
-            target = self._target(here, directory)
-            self._check(tree, target)
-            mounts.change(tree, self.options.flags & ~mounts.MS_REC, self.options.clear)
-            self._attach(tree, target)
-        finally:
-            os.close(tree)
-            if target >= 0:
-                os.close(target)
-
-    def _target(self, here: Here, directory: bool) -> int:
-        try:
-            make = paths.make_directories if directory else paths.make_file
-            target = make(here.root, self.destination)
-        except NotADirectoryError:
-            self._refuse_kind()
-        if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
-            os.close(target)
-            self._refuse_kind()
-        return target
-
-    def _refuse_kind(self) -> "NoReturn":
-        """A directory on a file or a file on a directory: dockerd knows the words and adds a hint."""
-        flags = mounts.MS_BIND | self.options.flags & mounts.MS_REC
-        raise FailedPrecondition(
-            f"mount {self.source}:{self.destination}, flags: {flags:#x}: not a directory"
-        )
-
-    def _check(self, tree: int, target: int) -> None:
-        if os.path.normpath(self.destination) != "/proc":
-            refuse_over_proc(target, self.destination)
-        elif paths.filesystem(tree) != paths.PROC_MAGIC:
-            raise PermissionDenied('"/proc" cannot be mounted because it is not of type proc')
-
-
-class CgroupView:
-    """One v1 hierarchy as the container sees it."""
-
-    __slots__ = ("controllers", "name", "source")
-
-    def __init__(self, name: str, source: str, controllers: list[str]) -> None:
-        self.name = name  # of the directory, e.g. "memory" or "cpu,cpuacct"
-        self.source = source  # the container's own cgroup on the host
-        self.controllers = controllers
-
-
-class MountCgroupV1(_Mount):
-    """A tmpfs with the container's own cgroup of each v1 hierarchy in it."""
-
-    __slots__ = ("namespaced", "views")
-
-    def __init__(
-        self,
-        source: str,
-        destination: str,
-        options: "MountOptions",
-        views: list[CgroupView],
-        namespaced: bool,
-    ) -> None:
-        super().__init__(source, destination, options)
-        self.views = views
-        self.namespaced = namespaced
-
-    def describe(self) -> str:
-        return f"show {len(self.views)} cgroup hierarchies at {self.destination}"
-
-    def command(self) -> str:
-        binds = (f"mount --bind {v.source} $ROOT{self.destination}/{v.name}" for v in self.views)
-        return f"mount -t tmpfs tmpfs $ROOT{self.destination} && " + " && ".join(binds)
-
-    def execute(self, here: Here) -> None:
-        target = paths.make_directories(here.root, self.destination)
-        flags = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
-        tree = -1
-        try:
-            refuse_over_proc(target, self.destination)
-            tree = mounts.filesystem("tmpfs", "tmpfs", flags, ["mode=755"], shown=self.destination)
-            for view in self.views:
-                os.mkdir(view.name, 0o755, dir_fd=tree)
-                for controller in view.controllers if "," in view.name else ():
-                    os.symlink(view.name, controller, dir_fd=tree)
-            self._attach(tree, target)
-            for view in self.views:
-                self._show(tree, view)
-        finally:
-            os.close(target)
-            if tree >= 0:
-                os.close(tree)
-
-    def _show(self, top: int, view: CgroupView) -> None:
-        flags = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC | self.options.flags & mounts.MS_RDONLY
-        if self.namespaced:
-            tree = mounts.filesystem("cgroup", "cgroup", flags, view.controllers, shown=view.name)
-        else:
-            tree = mounts.open_tree(mounts.AT_FDCWD, view.source)
-            mounts.change(tree, flags)
-        place = os.open(view.name, paths.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
-        try:
-            mounts.move_mount(tree, place, shown=f"{view.source}:{self.destination}/{view.name}")
-        finally:
-            os.close(place)
-            os.close(tree)
-
-
-class MountCgroupV2(_Mount):
-    """The unified hierarchy; where a new mount is refused, the host's own, bound."""
-
-    __slots__ = ("own",)
-
-    def __init__(self, source: str, destination: str, options: "MountOptions", own: str) -> None:
-        super().__init__(source, destination, options)
-        self.own = own  # what to bind: the container's cgroup, or the whole hierarchy
-
-    def describe(self) -> str:
-        return f"mount cgroup2 at {self.destination}"
-
-    def command(self) -> str:
-        return f"mount -t cgroup2 {self.source} $ROOT{self.destination}"
-
-    def execute(self, here: Here) -> None:
-        target = paths.make_directories(here.root, self.destination)
-        tree = -1
-        try:
-            refuse_over_proc(target, self.destination)
-            tree = self._tree()
-            self._attach(tree, target)
-        finally:
-            os.close(target)
-            if tree >= 0:
-                os.close(tree)
-
-    def _tree(self) -> int:
-        options = self.options
-        try:
-            return mounts.filesystem(
-                "cgroup2", self.source, options.flags, options.data, shown=self.destination
-            )
-        except OSError as error:
-            # EPERM, EBUSY: in a user namespace without a cgroup namespace of its own
-            if error.errno not in (1, 16):
-                raise
-        tree = mounts.open_tree(mounts.AT_FDCWD, self.own)
-        mounts.change(tree, options.flags, options.clear)
-        return tree
 
 
 class RemountReadonly(Step):

@@ -1,0 +1,98 @@
+"""From a configuration to the steps that make the container's file system tree: pure, nothing is touched."""
+
+import os
+
+from cutaway.errors import InvalidArgument
+from cutaway.runc.plan import binds, cgroup_mounts, mount_options, mounts, pivot, system, tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cutaway.oci.runtime_spec import Device, Linux, Mount, Spec
+    from cutaway.runc.plan.build import Surroundings
+    from cutaway.runc.plan.namespaces import NamespacePlan
+    from cutaway.runc.plan.step import Step
+
+
+def root_steps(spec: "Spec", namespaces: "NamespacePlan", around: "Surroundings") -> "list[Step]":
+    """The steps that make the tree: the root, what is mounted in it, its devices, its terminal."""
+    linux = spec.linux
+    propagation = (
+        mount_options.PROPAGATION[linux.rootfs_propagation] if linux and linux.rootfs_propagation else 0
+    )
+    steps: list[Step] = [mounts.PrepareRoot(around.rootfs, propagation)]
+    steps += [mount_step(mount, namespaces, around) for mount in spec.mounts]
+    if _sets_up_dev(spec.mounts):
+        steps += _device_steps(linux, namespaces, around)
+    if spec.process and spec.process.terminal:
+        size = spec.process.console_size
+        steps.append(system.MakeTerminal(size.height if size else 0, size.width if size else 0, console=True))
+    if spec.process:
+        steps.append(pivot.MakeWorkingDirectory(spec.process.cwd))
+    return steps
+
+
+def clean(path: str) -> str:
+    """A path of the container without dots and doubled slashes, absolute."""
+    return "/" + os.path.normpath("/" + path).lstrip("/")
+
+
+def mount_step(mount: "Mount", namespaces: "NamespacePlan", around: "Surroundings") -> "Step":
+    """The step for one entry of `mounts`."""
+    options = mount_options.parse(mount.options)
+    destination = clean(mount.destination)
+    source = mount.source or ""
+    if options.bind:
+        if options.data:
+            raise InvalidArgument(
+                f"mount {destination}: bind mounts cannot have any filesystem-specific options applied"
+            )
+        full = os.path.normpath(os.path.join(around.bundle, source))
+        return binds.BindMount(full, destination, options, from_parent=namespaces.is_new("user"))
+    if mount.type == "cgroup":
+        if around.cgroup2 is not None:
+            return cgroup_mounts.MountCgroupV2(source, destination, options, around.cgroup2)
+        own = namespaces.is_new("cgroup")
+        return cgroup_mounts.MountCgroupV1(source, destination, options, around.cgroup_views, own)
+    return mounts.MountFilesystem(mount.type or "", source, destination, options)
+
+
+def _sets_up_dev(entries: "list[Mount]") -> bool:
+    """Whether /dev is ours to fill: not when the host's or another's is bound there."""
+    return not any(
+        clean(mount.destination) == "/dev" and {"bind", "rbind"} & set(mount.options) for mount in entries
+    )
+
+
+def _device_steps(linux: "Linux | None", namespaces: "NamespacePlan", around: "Surroundings") -> "list[Step]":
+    bind = namespaces.has("user")
+    wanted = {f"/dev/{name}": numbers for name, numbers in tree.DEFAULT_DEVICES.items()}
+    steps: list[Step] = []
+    for device in linux.devices if linux else ():
+        path = clean(device.path)
+        wanted.pop(path, None)
+        if path != "/dev/ptmx":  # always a link into the container's own devpts
+            steps.append(_device_step(path, device, bind))
+    steps += [tree.MakeDevice(path, "c", *numbers, bind=bind) for path, numbers in wanted.items()]
+    steps.append(tree.MakeLink("/dev/ptmx", "pts/ptmx", replace=True))
+    steps += [tree.MakeLink(path, target) for path, target in tree.DEV_LINKS.items()]
+    if around.has_kcore:
+        steps.append(tree.MakeLink("/dev/core", "/proc/kcore"))
+    return steps
+
+
+def _device_step(path: str, device: "Device", bind: bool) -> "Step":
+    mode = 0o666 if device.file_mode is None else device.file_mode & 0o7777
+    return tree.MakeDevice(
+        path, device.type, device.major or 0, device.minor or 0, mode, device.uid or 0, device.gid or 0, bind
+    )
+
+
+def view_steps(spec: "Spec") -> "list[Step]":
+    """The steps that hide paths, or make them read-only."""
+    linux = spec.linux
+    if linux is None:
+        return []
+    return [
+        *(tree.ReadonlyPath(path) for path in linux.readonly_paths),
+        *(tree.MaskPath(path) for path in linux.masked_paths),
+    ]
