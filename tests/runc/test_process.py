@@ -101,6 +101,41 @@ def test_a_filter_that_forbids_the_runtimes_farewell_does_no_harm(
     assert out(runtime, bundle.shell("echo fine"), name) == "fine\n"
 
 
+def refuse(bundle: Bundle, call: str) -> None:
+    """A filter that refuses a system call, put on before the privileges go."""
+    bundle.linux["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": [call], "action": "SCMP_ACT_ERRNO"}],
+    }
+    bundle.process["noNewPrivileges"] = False
+
+
+@pytest.mark.parametrize("program", ["id", "/bin/id"])
+def test_a_filter_that_forbids_asking_for_access_does_no_harm(
+    runtime: Runtime, bundle: Bundle, name: str, program: str
+) -> None:
+    # Profiles of before Linux 5.8 do not know faccessat2 and answer EPERM.
+    refuse(bundle, "faccessat2")
+    bundle.process["args"] = [program, "-u"]
+    assert out(runtime, bundle, name) == "0\n"
+
+
+def test_a_filter_that_forbids_asking_for_access_allows_no_more(
+    runtime: Runtime, bundle: Bundle, name: str
+) -> None:
+    refuse(bundle, "faccessat2")
+    (bundle.rootfs / "plain").write_text("")
+    bundle.process["args"] = ["/plain"]
+    result = runtime("run", "--bundle", bundle, name)
+    assert (result.code, result.error.endswith("permission denied")) == (1, True)
+
+
+def test_a_filter_that_forbids_getcwd_does_no_harm(ours: Runtime, bundle: Bundle, name: str) -> None:
+    refuse(bundle, "getcwd")
+    bundle.process.update(args=["ls", "busybox"], cwd="/bin")
+    assert out(ours, bundle, name) == "busybox\n"
+
+
 def test_rlimits(runtime: Runtime, bundle: Bundle, name: str) -> None:
     bundle.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]
     assert out(runtime, bundle.shell("ulimit -Sn; ulimit -Hn"), name) == "100\n200\n"

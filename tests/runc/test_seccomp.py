@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -17,7 +18,7 @@ from cutaway.engine.spec import seccomp_profile
 from cutaway.engine.spec.capabilities import ALL, DEFAULT
 from cutaway.engine.spec.inputs import Host
 from cutaway.errors import CutawayError, PermissionDenied
-from cutaway.linux import capabilities, seccomp
+from cutaway.linux import capabilities, paths, seccomp
 from cutaway.oci.runtime_spec import Capabilities, Seccomp, Syscall, SyscallArg
 
 pytestmark = pytest.mark.root
@@ -74,6 +75,20 @@ def test_an_error_of_ones_own() -> None:
         return [failure(lambda: os.mkdir("/x")), failure(lambda: os.rmdir("/x"))]
 
     assert in_child(work) == ["EDOM", "EPERM"]
+
+
+def test_a_directory_outside_the_root_is_known_without_getcwd(place: Path) -> None:
+    def work() -> object:
+        seccomp.load(mostly_open(refuse("getcwd")), False)
+        os.chdir(place)
+        inside = paths.is_inside_root()
+        os.chroot(place)  # keeps the working directory
+        at_root = paths.is_inside_root()
+        os.mkdir("below")
+        os.chroot("below")
+        return [failure(os.getcwd), inside, at_root, paths.is_inside_root()]
+
+    assert in_child(work) == ["EPERM", True, True, False]
 
 
 def test_an_argument_decides() -> None:

@@ -24,7 +24,9 @@ RESOLVE_IN_ROOT = 0x10
 
 O_PATH: int = os.O_PATH
 _LINKS_FOLLOWED = 40  # as many as the kernel follows (path_resolution(7))
-_EAGAIN, _ENOENT, _EEXIST, _ENOTDIR = 11, 2, 17, 20
+_DEEPEST = 4096  # as many directories as a path of getcwd(2) can name
+_EAGAIN, _ENOENT, _EEXIST, _ENOTDIR, _EPERM, _ENOSYS = 11, 2, 17, 20, 1, 38
+_AT_FDCWD, _AT_EACCESS = -100, 0x200
 
 PROC_MAGIC = 0x9FA0
 DEVPTS_MAGIC = 0x1CD1
@@ -108,6 +110,45 @@ def _link_target(parent: int, name: str) -> str | None:
     if not stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
         return None
     return os.readlink(name, dir_fd=parent)
+
+
+def may_execute(path: str) -> bool:
+    """Whether the process's present rights let it execute a file (faccessat2(2), Linux 5.8).
+
+    Where a seccomp filter refuses the question, the answer is left to execve(2): True if anybody may.
+    """
+    if libc.raw("faccessat2", _AT_FDCWD, path, os.X_OK, _AT_EACCESS) == 0:
+        return True
+    refused = ctypes.get_errno() in (_EPERM, _ENOSYS)
+    return refused and bool(os.stat(path).st_mode & 0o111)
+
+
+def is_inside_root() -> bool:
+    """Whether the working directory is in the process's root, where `..` leads from it to `/`.
+
+    getcwd(2) says it in one call; a seccomp filter may refuse that one, then the way up is walked.
+    """
+    try:
+        return os.getcwd().startswith("/")
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return _leads_to_root()
+
+
+def _leads_to_root() -> bool:
+    fd = os.open(".", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for _ in range(_DEEPEST):
+            above = os.open("..", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+            here, fd = fd, above
+            same = os.path.samestat(os.fstat(here), os.fstat(above))
+            os.close(here)
+            if same:  # a root: of ours, or of what lies outside of it
+                return os.path.samestat(os.fstat(above), os.stat("/"))
+        return False
+    finally:
+        os.close(fd)
 
 
 def parents(path: str) -> "Iterator[str]":

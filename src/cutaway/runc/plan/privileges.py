@@ -8,7 +8,7 @@ import os
 import stat
 
 from cutaway.errors import FailedPrecondition, PermissionDenied
-from cutaway.linux import capabilities, libc
+from cutaway.linux import capabilities, libc, paths
 from cutaway.runc.plan.step import Here, Step
 
 TYPE_CHECKING = False
@@ -112,11 +112,7 @@ def _enter(path: str) -> str | None:
 
 def _must_be_inside(path: str) -> None:
     """Refuse a working directory that is not below the root (CVE-2024-21626: /proc/self/fd/N of the host)."""
-    try:
-        inside = os.getcwd().startswith("/")
-    except FileNotFoundError:
-        inside = False
-    if not inside:
+    if not paths.is_inside_root():
         raise PermissionDenied(
             "current working directory is outside of container mount namespace root "
             f"-- possible container breakout detected (cwd {path})"

@@ -4,7 +4,7 @@ import os
 import stat
 
 from cutaway.errors import InvalidArgument, NotFound, PermissionDenied
-from cutaway.linux import libc
+from cutaway.linux import libc, paths
 from cutaway.runc.plan.step import Here, Step
 
 _EACCES = 13
@@ -82,7 +82,7 @@ def _must_be_executable(name: str, path: str) -> None:
     except OSError as error:
         kind = PermissionDenied if error.errno == _EACCES else NotFound
         raise kind(f'exec: "{name}": stat {path}: {libc.words(error.errno or 0)}') from None
-    if stat.S_ISDIR(found.st_mode) or not os.access(path, os.X_OK, effective_ids=True):
+    if stat.S_ISDIR(found.st_mode) or not paths.may_execute(path):
         raise PermissionDenied(f'exec: "{name}": permission denied')
 
 
