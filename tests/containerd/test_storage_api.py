@@ -27,6 +27,7 @@ from cutaway.pb import (
 from cutaway.pb.content_pb2 import WriteContentRequest as Request
 from support.netns import NetNs
 from support.peers import need
+from support.process import wait_until
 from support.stack import Containerd, OurContainerd, RealContainerd
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
@@ -53,9 +54,7 @@ def daemon(request: pytest.FixtureRequest, session_base: Path, session_netns: Ne
 def client(daemon: Containerd, request: pytest.FixtureRequest) -> Iterator[Client]:
     """A client in a namespace of the test's own, under a lease, so that containerd collects nothing."""
     namespace = f"ns{abs(hash(request.node.nodeid)) % 10**9}"
-    with Client(daemon.address, namespace) as plain:
-        plain.lease("test")
-    with Client(daemon.address, namespace, "test") as leased:
+    with Client.leased(daemon.address, namespace, "test") as leased:
         yield leased
 
 
@@ -392,6 +391,20 @@ def test_garbage_is_collected_when_asked_for(daemon: Containerd, client: Client)
         assert [info.digest for info in plain.blobs()] == [leased]
         plain.call(leases_pb2, "Leases/Delete", leases_pb2.DeleteRequest(id="test", sync=True))
         assert plain.blobs() == []
+
+
+def test_garbage_is_collected_in_the_background(daemon: Containerd, client: Client) -> None:
+    leased = client.ingest(b"leased")
+    with Client(daemon.address, client.metadata[0][1]) as plain:
+        plain.image("image", named := client.ingest(b"named"))
+        resource = leases_pb2.Resource(id=named, type="content")
+        request = leases_pb2.DeleteResourceRequest(id="test", resource=resource)
+        plain.call(leases_pb2, "Leases/DeleteResource", request)
+        plain.call(images_pb2, "Images/Delete", images_pb2.DeleteImageRequest(name="image"))
+        wait_until(lambda: [info.digest for info in plain.blobs()] == [leased], "the blob is collected")
+        client.prepare("held")
+        plain.call(leases_pb2, "Leases/Delete", leases_pb2.DeleteRequest(id="test"))
+        wait_until(lambda: plain.blobs() == [], "what the lease held is collected")
 
 
 def test_changes_are_told_as_events(daemon: Containerd, client: Client) -> None:

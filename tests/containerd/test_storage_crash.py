@@ -77,7 +77,8 @@ class Load:
 
     def _run(self, job: Callable[[Client, str], None], at: int) -> None:
         count = 0
-        with Client(self._address) as client, suppress(grpc.RpcError):
+        lease = f"load-{self._round}-{at}"
+        with suppress(grpc.RpcError), Client.leased(self._address, lease=lease) as client:
             while not self._stop.is_set():
                 job(client, f"{self._round}-{at}-{count}")
                 count += 1
@@ -148,7 +149,7 @@ def test_a_write_goes_on_after_a_crash(base_dir: Path, netns: NetNs) -> None:
 
 def test_what_a_damaged_disk_lost_is_forgotten(base_dir: Path, netns: NetNs) -> None:
     with OurContainerd(base_dir, netns) as daemon:
-        with Client(daemon.address) as client:
+        with Client.leased(daemon.address) as client:
             lost, cut, kept = client.ingest(b"lost"), client.ingest(b"cut short"), client.ingest(b"kept")
             client.prepare("a")
             client.commit("a", "base")

@@ -52,7 +52,7 @@ class App:
         self.content = ContentStore(files, self.db, self.workers)
         self.snapshots = SnapshotStore(config.snapshots_root, self.db, self.workers)
         repair_snapshots(config.snapshots_root, self.db)
-        self.gc = Collector(self.db, self.content, self.snapshots)
+        self.gc = Collector(self.db, self.content, self.snapshots, config.gc)
         self.tasks: Part = create_tasks(self)
 
     def services(self) -> list[Service]:
@@ -85,10 +85,12 @@ class App:
     async def start(self) -> None:
         """What has to run before the first call is served."""
         await self.tasks.start()
+        self.gc.start()
 
     async def stop(self) -> None:
         """After the last call: end what runs and close what is open."""
         self.bus.close()
         await self.tasks.stop()
+        await self.gc.stop()
         self.workers.close()
         self.db.close()

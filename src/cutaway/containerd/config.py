@@ -1,19 +1,22 @@
 """What `cutaway-containerd` is told: flags over a file over defaults.
 
 The file is containerd's `config.toml`, of which we read what has a meaning here: `root`, `state`,
-`[grpc] address`, `[ttrpc] address` and `[debug] level`. Everything else in it is left alone, so that a
-dockerd that writes such a file for its own containerd can start this one (`--config FILE --log-level info`).
+`[grpc] address`, `[ttrpc] address`, `[debug] level` and the scheduler of garbage collection. Everything
+else in it is left alone, so that a dockerd that writes such a file for its own containerd can start this
+one (`--config FILE --log-level info`).
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from cutaway import __version__
+from cutaway.containerd.gc_schedule import GcSettings
 from cutaway.errors import InvalidArgument, NotFound
 
 DEFAULT_ROOT = "/var/lib/cutaway/containerd"
@@ -22,6 +25,10 @@ DEFAULT_ADDRESS = "/run/cutaway/containerd/containerd.sock"
 
 # unix(7): sun_path holds 108 bytes with its ending zero.
 MAX_SOCKET_PATH = 107
+
+GC_TABLE = ("plugins", "io.containerd.gc.v1.scheduler")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 LOG_LEVELS = {"trace": "DEBUG", "debug": "DEBUG", "info": "INFO", "warn": "WARNING", "warning": "WARNING",
               "error": "ERROR", "fatal": "CRITICAL", "panic": "CRITICAL"}  # fmt: skip
@@ -43,6 +50,7 @@ class Config:
     """One of containerd's words; `debug` and finer also make shims verbose."""
     zygote: bool = True
     """Whether our own shim may be started by fork instead of exec."""
+    gc: GcSettings = field(default_factory=GcSettings)
 
     @property
     def content_root(self) -> Path:
@@ -91,6 +99,7 @@ def load(argv: list[str] | None) -> Config:
         ),
         log_level=flags.log_level or text(file, "debug", "level") or "info",
         zygote=not flags.no_zygote,
+        gc=gc_settings(file),
     )
     if config.log_level not in LOG_LEVELS:
         raise InvalidArgument(f"log level {config.log_level!r} is none of {', '.join(LOG_LEVELS)}")
@@ -116,6 +125,28 @@ def text(file: dict[str, Any], *keys: str) -> str:
         return ""
     if not isinstance(value, str):
         raise InvalidArgument(f"config file: {'.'.join(keys)} must be a string")
+    return value
+
+
+def gc_settings(file: dict[str, Any]) -> GcSettings:
+    """The scheduler's table in the file over its defaults. Raises `InvalidArgument`."""
+    table: Any = file
+    for key in GC_TABLE:
+        table = table.get(key, {}) if isinstance(table, dict) else {}
+    return GcSettings(
+        **{one.name: _gc_number(one.name, one.default, table[one.name]) for one in fields(GcSettings)
+           if one.name in table}
+    )  # fmt: skip
+
+
+def _gc_number(name: str, default: Any, value: Any) -> Any:
+    if name.endswith("_delay"):
+        parts = _DURATION.findall(value) if isinstance(value, str) else []
+        if not parts or "".join(map("".join, parts)) != value:
+            raise InvalidArgument(f'config file: {name} must be a duration such as "100ms", not {value!r}')
+        return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if isinstance(value, bool) or not isinstance(value, int | type(default)) or value < 0:
+        raise InvalidArgument(f"config file: {name} must be a number of at least 0, not {value!r}")
     return value
 
 

@@ -6,21 +6,26 @@ more, those of snapshots by ids that are never used again. A crash in between le
 names, and the next start removes them.
 
 As in containerd a client protects what it is making by a lease; what is being written at this moment is
-never touched.
+never touched. It happens when a client asks, and in the background by the rules of `gc_schedule`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from time import monotonic
 
 from cutaway.containerd.content.store import ContentStore
+from cutaway.containerd.gc_schedule import GcSchedule, GcSettings
 from cutaway.containerd.metadata import leases, references
 from cutaway.containerd.metadata.database import Database, Transaction
 from cutaway.containerd.metadata.values import load, now
 from cutaway.containerd.snapshots.store import SnapshotStore
+from cutaway.errors import CutawayError
 from cutaway.trace import spans
 
 log = logging.getLogger("containerd.gc")
@@ -40,23 +45,78 @@ class Collected:
 class Collector:
     """Belongs to the event loop's thread."""
 
-    def __init__(self, db: Database, content: ContentStore, snapshots: SnapshotStore) -> None:
+    def __init__(
+        self, db: Database, content: ContentStore, snapshots: SnapshotStore, settings: GcSettings
+    ) -> None:
         self._db = db
         self._content = content
         self._snapshots = snapshots
         self._running = asyncio.Lock()
+        self._schedule = GcSchedule(settings, monotonic())
+        self._changed = asyncio.Event()
+        self._background: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to collect in the background, on the running event loop."""
+        self._db.on_change = self._mutated
+        self._background = asyncio.create_task(self._collect_when_due())
+
+    async def stop(self) -> None:
+        """Collect no more; a collection that runs comes to its end."""
+        if self._background:
+            self._background.cancel()
+            async with self._running:
+                await asyncio.wait([self._background])
+
+    def released(self) -> None:
+        """Say that something has been deleted which may have kept other things alive."""
+        self._schedule.deleted(monotonic())
+        self._changed.set()
 
     async def collect(self) -> Collected:
         """Remove what nothing needs, and return when it is gone."""
+        with spans.span("garbage collection") as span:
+            found = await self._collect()
+            span.set(blobs=len(found.digests), snapshots=len(found.snapshots))
+        return found
+
+    async def _collect(self) -> Collected:
         async with self._running:
-            with spans.span("garbage collection") as span:
+            begun = monotonic()
+            self._schedule.began()
+            try:
                 found = await self._db.write_durably(sweep, self._content.is_being_written)
                 await self._content.sweep(sorted(found.digests))
                 await self._content.drop(found.folders)
                 await self._snapshots.sweep(found.snapshots)
-                span.set(blobs=len(found.digests), snapshots=len(found.snapshots))
+            except BaseException:
+                self._schedule.failed(monotonic())
+                raise
+            self._schedule.collected(now := monotonic(), now - begun)
         log.debug("collected %s", found)
         return found
+
+    def _mutated(self) -> None:
+        self._schedule.mutated(monotonic())
+        self._changed.set()
+
+    async def _collect_when_due(self) -> None:
+        while True:
+            self._changed.clear()
+            if self._schedule.due(monotonic()):
+                await self._collect_in_background()
+            planned = self._schedule.planned
+            wait = None if planned is None else max(0.0, planned - monotonic())
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), wait)
+
+    async def _collect_in_background(self) -> None:
+        try:
+            # Shielded, so that a daemon told to stop does not leave between records and files.
+            await asyncio.shield(self._collect())
+        except (CutawayError, OSError, sqlite3.Error) as error:
+            # A full disk, say. The schedule tries again, and a client's own request says it to the client.
+            log.error("garbage collection failed, to be tried again: %s", error)
 
 
 def sweep(tx: Transaction, is_being_written: Callable[[str, str], bool]) -> Collected:

@@ -56,6 +56,8 @@ class Database:
         reserve(path)
         self._reader = connect(path)
         self._lookup = connect(path)
+        self.on_change: Callable[[], None] = lambda: None
+        """Called on the event loop after each `write`."""
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="metadata-write")
         self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="metadata-read")
 
@@ -66,7 +68,9 @@ class Database:
 
         A caller that is cancelled stops waiting; the transaction is made all the same.
         """
-        return await _on(self._write_thread, lambda: self.write_now(function, *args, **kwargs))
+        result = await _on(self._write_thread, lambda: self.write_now(function, *args, **kwargs))
+        self.on_change()
+        return result
 
     async def write_durably(
         self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs

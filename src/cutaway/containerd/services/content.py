@@ -50,6 +50,7 @@ class Content(Service):
         if problem := names.digest_problem(request.digest):
             raise InvalidArgument(problem)
         await self._store.delete(call.namespace, request.digest, call.lease)
+        self._app.gc.released()
         event = events.ContentDelete(digest=request.digest)
         self._app.bus.publish(call.namespace, "/content/delete", event)
         return Empty()

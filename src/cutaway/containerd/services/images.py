@@ -49,6 +49,7 @@ class Images(Service):
     async def delete(self, request: pb.DeleteImageRequest, call: Call) -> Empty:
         await self._app.db.write(images.delete, call.namespace, request.name, request.target.digest)
         self._app.bus.publish(call.namespace, "/images/delete", events.ImageDelete(name=request.name))
+        self._app.gc.released()
         if request.sync:
             await self._app.gc.collect()
         return Empty()

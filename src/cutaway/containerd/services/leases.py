@@ -27,6 +27,7 @@ class Leases(Service):
 
     async def delete(self, request: pb.DeleteRequest, call: Call) -> Empty:
         await self._app.db.write(leases.delete, call.namespace, request.id)
+        self._app.gc.released()
         if request.sync:
             await self._app.gc.collect()
         return Empty()
@@ -43,6 +44,7 @@ class Leases(Service):
 
     async def delete_resource(self, request: pb.DeleteResourceRequest, call: Call) -> Empty:
         await self._app.db.write(leases.remove, call.namespace, request.id, _resource(request.resource))
+        self._app.gc.released()
         return Empty()
 
     async def list_resources(self, request: pb.ListResourcesRequest, call: Call) -> pb.ListResourcesResponse:

@@ -65,6 +65,7 @@ class Snapshots(Service):
 
     async def remove(self, request: pb.RemoveSnapshotRequest, call: Call) -> Empty:
         await self._store.remove(_space(call, request.snapshotter), request.key, call.lease)
+        self._app.gc.released()
         event = events.SnapshotRemove(key=request.key, snapshotter=request.snapshotter)
         self._app.bus.publish(call.namespace, "/snapshot/remove", event)
         return Empty()
