@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cutaway.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from cutaway.errors import FailedPrecondition, InvalidArgument
 from cutaway.linux import seccomp, seccomp_compile
 from cutaway.oci.runtime_spec import Seccomp, Syscall, SyscallArg
 
@@ -91,9 +91,13 @@ def test_bad_profiles_are_refused_by_their_path(config: Seccomp, where: str) -> 
         seccomp.compile(config)
 
 
-def test_notify_is_known_but_not_built() -> None:
-    with pytest.raises(Unimplemented, match="SCMP_ACT_NOTIFY"):
-        seccomp.compile(profile(Syscall(names=["mount"], action="SCMP_ACT_NOTIFY")))
+def test_an_agent_is_asked_by_a_listener() -> None:
+    config = profile(Syscall(names=["mount"], action="SCMP_ACT_NOTIFY"))
+    assert seccomp.flags(config) & seccomp.NEW_LISTENER
+    with pytest.raises(InvalidArgument, match="listenerPath is not set"):
+        seccomp.compile(config)
+    config.listener_path = "/agent"
+    assert struct.pack("=HBBI", 0x06, 0, 0, 0x7FC00000) in seccomp.compile(config)
 
 
 def test_flags() -> None:

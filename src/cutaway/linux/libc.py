@@ -52,6 +52,7 @@ _COMMON = {
     "clone3": 435,
     "close_range": 436,
     "openat2": 437,
+    "pidfd_getfd": 438,
     "faccessat2": 439,
     "mount_setattr": 442,
 }

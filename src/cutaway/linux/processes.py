@@ -69,6 +69,11 @@ def pidfd_send_signal(pidfd: int, signal: int) -> None:
     libc.syscall("pidfd_send_signal", pidfd, signal, None, 0, what=f"send signal {signal}")
 
 
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """A copy of another process's descriptor (pidfd_getfd(2), Linux 5.6). Raises OSError."""
+    return libc.syscall("pidfd_getfd", pidfd, fd, 0, what=f"pidfd_getfd {fd}")
+
+
 def close_on_exec_from(first: int) -> None:
     """Mark every descriptor from `first` on as closed by exec (close_range(2), flag since Linux 5.11)."""
     if libc.raw("close_range", first, 0xFFFFFFFF, _CLOSE_RANGE_CLOEXEC) >= 0:

@@ -20,14 +20,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cutaway.oci.runtime_spec import Seccomp
 
-# Names of the specification and runc -> bits of seccomp(2). TSYNC is known to runc, not to the specification.
+# Names of the specification and runc -> bits of seccomp(2). TSYNC is known to runc, not to the specification,
+# and says nothing: init has one thread, and the kernel takes no TSYNC together with a listener.
 FLAGS = {
-    "SECCOMP_FILTER_FLAG_TSYNC": 1 << 0,
+    "SECCOMP_FILTER_FLAG_TSYNC": 0,
     "SECCOMP_FILTER_FLAG_LOG": 1 << 1,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 1 << 2,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 1 << 5,
 }
 _SPEC_ALLOW = FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]
+NEW_LISTENER = 1 << 3  # install answers with the descriptor that reports SCMP_ACT_NOTIFY's calls
+NOTIFY = "SCMP_ACT_NOTIFY"
 
 INSTRUCTION = 8  # bytes of a struct sock_filter
 MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
@@ -43,8 +46,8 @@ _MODE_FILTER = 2
 def compile(config: "Seccomp", cache: str | None = None) -> bytes:
     """The filter as an array of struct sock_filter, from `cache` (a directory) if it is there.
 
-    Raises `InvalidArgument` with the JSON path for an unknown action, operator or architecture,
-    `Unimplemented` for SCMP_ACT_NOTIFY, `FailedPrecondition` without libseccomp.
+    Raises `InvalidArgument` with the JSON path for an unknown action, operator or architecture and for a
+    use of SCMP_ACT_NOTIFY that cannot work, `FailedPrecondition` without libseccomp.
     """
     if cache is not None:
         from cutaway.linux import seccomp_cache
@@ -61,9 +64,9 @@ def flags(config: "Seccomp") -> int:
     No `flags` at all, other than an empty list, means SPEC_ALLOW, as in runc: without it every program
     of the container would run with the speculative store bypass mitigation of CVE-2018-3639, slowly.
     """
+    bits = NEW_LISTENER if notifies(config) else 0
     if config.flags is None:
-        return _SPEC_ALLOW
-    bits = 0
+        return bits | _SPEC_ALLOW
     for index, name in enumerate(config.flags):
         if name not in FLAGS:
             raise InvalidArgument(f"linux.seccomp.flags[{index}]: seccomp flag {name} is not known")
@@ -71,8 +74,13 @@ def flags(config: "Seccomp") -> int:
     return bits
 
 
-def install(program: bytes, bits: int = 0) -> None:
-    """Put a filter on the calling thread, for good.
+def notifies(config: "Seccomp") -> bool:
+    """Whether a rule hands system calls to an agent (seccomp_unotify(2))."""
+    return any(rule.action == NOTIFY for rule in config.syscalls or ())
+
+
+def install(program: bytes, bits: int = 0) -> int:
+    """Put a filter on the calling thread, for good; the listener with NEW_LISTENER among `bits`, else -1.
 
     Kernels before 4.17 do not know SPEC_ALLOW, and before 3.17 no flags at all: what only makes the
     filter cheaper is then left out. Raises `PermissionDenied` without CAP_SYS_ADMIN or
@@ -81,14 +89,15 @@ def install(program: bytes, bits: int = 0) -> None:
     count = len(program) // INSTRUCTION
     buffer = ctypes.create_string_buffer(program, len(program))
     fprog = _Fprog(count, ctypes.addressof(buffer))
-    code = _seccomp(_SET_MODE_FILTER, bits, fprog)
-    if code == errno.EINVAL and bits & _SPEC_ALLOW:
+    result = _seccomp(_SET_MODE_FILTER, bits, fprog)
+    if result == -errno.EINVAL and bits & _SPEC_ALLOW:
         bits &= ~_SPEC_ALLOW
-        code = _seccomp(_SET_MODE_FILTER, bits, fprog)
-    if code == errno.ENOSYS and not bits & ~_SPEC_ALLOW:
-        code = _prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.addressof(fprog))
-    if code:
-        raise _failure(code, count)
+        result = _seccomp(_SET_MODE_FILTER, bits, fprog)
+    if result == -errno.ENOSYS and not bits & ~_SPEC_ALLOW:
+        result = -_prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.addressof(fprog))
+    if result < 0:
+        raise _failure(-result, count)
+    return result if bits & NEW_LISTENER else -1
 
 
 def load(config: "Seccomp", no_new_privileges: bool, cache: str | None = None) -> None:
@@ -103,6 +112,16 @@ def set_no_new_privileges() -> None:
     """Make exec never give more rights than the caller has: no set-user-id, no file capabilities."""
     if code := _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0):
         raise Unknown(f"prctl PR_SET_NO_NEW_PRIVS: {os.strerror(code)}")
+
+
+def supported_flags() -> list[str]:
+    """The names in `FLAGS` that the running kernel takes: it looks at them before it misses the filter."""
+    found = []
+    for name, bit in FLAGS.items():
+        with_it = bit | NEW_LISTENER if name == "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" else bit
+        if _seccomp(_SET_MODE_FILTER, with_it, None) == -errno.EFAULT:
+            found.append(name)
+    return found
 
 
 def available() -> bool:
@@ -128,16 +147,14 @@ class _Fprog(ctypes.Structure):
     _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
 
-def _seccomp(operation: int, bits: int, argument: "ctypes.Structure | ctypes.c_uint32") -> int:
-    """seccomp(2); 0 or an errno. libc has no wrapper."""
+def _seccomp(operation: int, bits: int, argument: "ctypes.Structure | ctypes.c_uint32 | None") -> int:
+    """seccomp(2); its result, or an errno with a minus. libc has no wrapper."""
     number = _SYS_SECCOMP.get(os.uname().machine)
     if number is None:
-        return errno.ENOSYS
+        return -errno.ENOSYS
     syscall = _libc().syscall
-    result: int = syscall(number, operation, bits, ctypes.byref(argument))
-    if result > 0:  # TSYNC: the id of the thread that could not follow
-        return errno.ESRCH
-    return ctypes.get_errno() if result < 0 else 0
+    result: int = syscall(number, operation, bits, None if argument is None else ctypes.byref(argument))
+    return -ctypes.get_errno() if result < 0 else result
 
 
 def _prctl(option: int, first: int, second: int) -> int:

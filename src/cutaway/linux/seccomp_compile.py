@@ -11,8 +11,8 @@ import errno
 import os
 import struct
 
-from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument, Unimplemented, Unknown
-from cutaway.linux.seccomp import INSTRUCTION, MAX_INSTRUCTIONS
+from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument, Unknown
+from cutaway.linux.seccomp import INSTRUCTION, MAX_INSTRUCTIONS, NOTIFY, notifies
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ ACTIONS = {
     "SCMP_ACT_KILL_PROCESS": 0x80000000,
     "SCMP_ACT_TRAP": 0x00030000,
     "SCMP_ACT_ERRNO": _ERRNO,
+    "SCMP_ACT_NOTIFY": 0x7FC00000,
     "SCMP_ACT_TRACE": _TRACE,
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
 }
-_NOTIFY = "SCMP_ACT_NOTIFY"
 _PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
 
 OPERATORS = {
@@ -56,6 +56,7 @@ _ATTR_NNP, _ATTR_OPTIMIZE = 3, 8
 _BINARY_TREE = 2
 _TREE_FROM = 32  # rules; libseccomp up to 2.5.4 miscompiles a tree without rules
 _MAX_ARGS = 6
+_NOTIFY_LEVEL = 6  # of seccomp_api_get(3): notifications, and TSYNC beside them
 
 _X86_64, _X32 = 0xC000003E, 0x4000003E
 _X32_BIT = 0x40000000
@@ -114,6 +115,7 @@ def compile(config: "Seccomp") -> bytes:
     """See `seccomp.compile`."""
     default = _action(config.default_action, config.default_errno_ret, "linux.seccomp.defaultAction")
     lib = library()
+    _check_notify(config)
     architectures = _architectures(config)
     context = lib.seccomp_init(default)
     if not context:
@@ -142,9 +144,30 @@ def compile(config: "Seccomp") -> bytes:
     return program
 
 
+def _check_notify(config: "Seccomp") -> None:
+    """Refuse what would wait for ever: init writes to its parent before the agent has the listener."""
+    if config.default_action == NOTIFY:
+        raise InvalidArgument("linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be used as default action")
+    for index, rule in enumerate(config.syscalls or ()):
+        if rule.action == NOTIFY and "write" in rule.names:
+            raise InvalidArgument(
+                f"linux.seccomp.syscalls[{index}]: SCMP_ACT_NOTIFY cannot be used for the write syscall"
+            )
+    if not notifies(config):
+        return
+    if not config.listener_path:
+        raise InvalidArgument(
+            "linux.seccomp.listenerPath: listenerPath is not set, but SCMP_ACT_NOTIFY is used"
+        )
+    level = library().seccomp_api_get()
+    if level < _NOTIFY_LEVEL:
+        raise FailedPrecondition(
+            f"seccomp notify unsupported: API level: got {level}, want at least {_NOTIFY_LEVEL}. "
+            "Please try with libseccomp >= 2.5.0 and Linux >= 5.7"
+        )
+
+
 def _action(name: str, errno_ret: int | None, where: str) -> int:
-    if name == _NOTIFY:
-        raise Unimplemented(f"{where}: SCMP_ACT_NOTIFY is not built yet; use SCMP_ACT_ERRNO")
     value = ACTIONS.get(name)
     if value is None:
         raise InvalidArgument(f"{where}: string {name} is not a valid action for seccomp")

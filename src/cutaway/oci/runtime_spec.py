@@ -304,3 +304,13 @@ class State(Document):
     pid: int | None = None
     bundle: str
     annotations: dict[str, str] | None = None
+
+
+class ContainerProcessState(Document):
+    """What a seccomp agent gets together with the listener (runtime.md, "The Container Process State")."""
+
+    oci_version: str
+    fds: list[str] = []
+    pid: int
+    metadata: str | None = None
+    state: State

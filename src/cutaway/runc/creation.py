@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cutaway.oci.runtime_spec import Hook, Process, Seccomp, Spec
     from cutaway.runc.context import Context
     from cutaway.runc.options import Parsed
+    from cutaway.runc.process.agent import Agent
     from cutaway.runc.process.parent import Making
     from cutaway.runc.terminal_relay import Relay
 
@@ -153,7 +154,7 @@ def _steps(
         parent.LetInitRun(making, ours, "go", "mounted", manager),
         parent.LimitResources(making, manager),
         *_hook_steps(making, ("prestart", hooks.prestart), ("createRuntime", hooks.create_runtime)),
-        parent.LetInitRun(making, ours, "resume", "ready", manager),
+        parent.LetInitRun(making, ours, "resume", "ready", manager, agent(making, state.CREATING)),
         parent.SaveReady(making, pid_file),
     ]
 
@@ -193,11 +194,23 @@ def _look_around(
 
 def compiled_filter(wanted: "Seccomp | None") -> tuple[bytes, int] | None:
     """The filter's program and flags, or None without one."""
-    if wanted is None:
+    if wanted is None or not (wanted.default_action or wanted.syscalls):
         return None
     from cutaway.linux import seccomp
 
     return seccomp.compile(wanted, SECCOMP_CACHE), seccomp.flags(wanted)
+
+
+def agent(making: "Making", status: str) -> "Agent | None":
+    """Who gets the filter's listener, if the filter has one."""
+    config = making.spec.linux.seccomp if making.spec.linux else None
+    if config is None or not config.listener_path:
+        return None
+    from cutaway.runc.process.agent import Agent
+
+    container = making.container
+    pid = container.record.pid  # 0: not made yet, so this is the container's init
+    return Agent(config, container.record.bundle, container.oci_state(status), pid)
 
 
 def _look_at_cgroups(around: build.Surroundings, manager: "Manager") -> None:

@@ -118,7 +118,7 @@ def _steps(
     return [
         StartProcess(making, enter, init, ours, entry),
         AdoptProcess(making, cgroup2),
-        parent.LetInitRun(making, ours, "go", "ready", None),
+        parent.LetInitRun(making, ours, "go", "ready", None, creation.agent(making, container.status())),
         WritePid(making, os.path.abspath(options.text("pid-file")) if options.text("pid-file") else ""),
     ]
 

@@ -41,7 +41,7 @@ def features() -> dict[str, object]:
                 "operators": sorted(seccomp_compile.OPERATORS),
                 "archs": sorted(seccomp_compile.ARCHITECTURES),
                 "knownFlags": sorted(seccomp.FLAGS),
-                "supportedFlags": sorted(seccomp.FLAGS),
+                "supportedFlags": sorted(seccomp.supported_flags()),
             },
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},

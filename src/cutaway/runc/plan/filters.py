@@ -19,7 +19,7 @@ class ForbidNewPrivileges(Step):
 
 
 class InstallSeccomp(Step):
-    """Put the compiled system call filter on the process."""
+    """Put the compiled system call filter on the process; its listener, if it has one, goes to the agent."""
 
     __slots__ = ("bits", "program")
     group = "seccomp"
@@ -38,7 +38,9 @@ class InstallSeccomp(Step):
         return f"unable to init seccomp: {reason}"
 
     def execute(self, here: Here) -> None:
-        seccomp.install(self.program, self.bits)
+        listener = seccomp.install(self.program, self.bits)
+        if listener >= 0:
+            here.hand_listener(listener)
 
     def values(self) -> dict[str, str | int | float | bool]:
         return {"instructions": len(self.program) // seccomp.INSTRUCTION}

@@ -35,6 +35,11 @@ class Here:
         self.program = ""  # what will be executed
         self.environment: dict[str, str] = {}
         self.ask_parent: Callable[[str], None] = _no_parent
+        self.hand_listener: Callable[[int], None] = _no_agent
+
+
+def _no_agent(fd: int) -> None:
+    raise FailedPrecondition(f"nobody to give the seccomp listener {fd} to")
 
 
 def _no_parent(question: str) -> None:

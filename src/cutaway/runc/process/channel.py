@@ -14,6 +14,9 @@
        │── "resume" ────────────────────────────────────────────────────▶│ createContainer hooks,
        │                                                                 │ pivot_root
        │◀──────────────────────────────────────────────────── "ready" ───│ user, capabilities, seccomp
+       │◀───────────────────────── "listener", with SCMP_ACT_NOTIFY ─────│
+       │  takes the descriptor out of init, sends it to the agent
+       │── "taken" ──────────────────────────────────────────────────────▶│
        │◀───────────────────────────────────────── "done", or just EOF ──│ waits in open(exec.fifo)
        │  pid file; exits                                                │ startContainer hooks, exec
 
@@ -25,6 +28,7 @@ one of the words above.
 """
 
 import _socket
+import os
 
 from cutaway.errors import Aborted, CutawayError, all_classes
 from cutaway.oci import jsontext
@@ -35,7 +39,9 @@ if TYPE_CHECKING:
 
     from cutaway.runc.plan.step import Timing
 
-WORDS = frozenset({"map", "mapped", "pid", "go", "mounted", "resume", "ready", "done", "error"})
+WORDS = frozenset(
+    {"map", "mapped", "pid", "go", "mounted", "resume", "ready", "listener", "taken", "done", "error"}
+)
 _LARGEST = 1 << 17
 _TEXT_LARGEST = 1 << 15
 
@@ -79,6 +85,15 @@ class Channel:
         """Send an error; `stage` tells the parent how far the process had come."""
         text = str(error).encode(errors="backslashreplace").decode()[:_TEXT_LARGEST]
         self.say("error", kind=type(error).__name__, text=text, stage=stage)
+
+    def offer(self, listener: int) -> None:
+        """Have the parent take a seccomp listener, by write(2) and read(2) alone: what else the filter hands
+        to the agent, nobody answers yet. Raises `Gone`."""
+        fd = self._socket.fileno()
+        os.write(fd, b'{"say": "listener", "fd": %d}' % listener)
+        if not os.read(fd, _LARGEST):
+            raise Gone("the other process is gone")
+        os.close(listener)
 
     def hear(self, *expected: str) -> Message:
         """Wait for one of the expected words. Raises `Gone`, `Aborted`, and what the other side reports."""

@@ -108,6 +108,7 @@ class Init:
         if self.joined:
             here.root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         here.ask_parent = self._ask
+        here.hand_listener = self.end.offer
         return here
 
     def _ask(self, question: str) -> None:

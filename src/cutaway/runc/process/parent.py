@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cutaway.linux.cgroups.base import Manager
     from cutaway.oci.runtime_spec import Process, Spec
+    from cutaway.runc.process.agent import Agent
     from cutaway.runc.state import Container
 
 
@@ -141,17 +142,24 @@ class MakeCgroup(ParentStep):
 class LetInitRun(ParentStep):
     """Let init go on, and wait for it to come to a point."""
 
-    __slots__ = ("manager", "ours", "until", "word")
+    __slots__ = ("agent", "manager", "ours", "until", "word")
     group = "init"
 
     def __init__(
-        self, making: Making, ours: channel.Channel, word: str, until: str, manager: "Manager | None"
+        self,
+        making: Making,
+        ours: channel.Channel,
+        word: str,
+        until: str,
+        manager: "Manager | None",
+        agent: "Agent | None" = None,
     ) -> None:
         super().__init__(making)
         self.ours = ours
         self.word = word
         self.until = until
         self.manager = manager
+        self.agent = agent
 
     def describe(self) -> str:
         return f'tell init to {self.word}, wait until it is "{self.until}"'
@@ -184,7 +192,11 @@ class LetInitRun(ParentStep):
     def _await_end(self) -> None:
         """After "ready": "done", an error, or the end of the socket with the process still there."""
         try:
-            message = self.ours.hear("done")
+            message = self.ours.hear("done", "listener")
+            if message.word == "listener" and self.agent is not None:
+                self.agent.send(self.making.pid, int(message.values["fd"]))
+                self.ours.say("taken")
+                message = self.ours.hear("done")
         except channel.Gone:
             if autopsy.ended(self.making.pid, autopsy.GRACE_MS):
                 raise autopsy.autopsy(self.making.pid, self.manager) from None
