@@ -181,6 +181,8 @@ TYPES = [
         linux(resources={"memory": {"limit": "1g"}}),
         "config.json:linux.resources.memory.limit: expected integer, got string",
     ),
+    (lambda c: c.update(ociVersion="1.0"), "ociVersion: expected a version such as 1.2.0, got '1.0'"),
+    (lambda c: c.update(ociVersion="invalid"), "ociVersion: expected a version such as 1.2.0, got 'invalid'"),
     (lambda c: c.pop("ociVersion"), "config.json:ociVersion: required, but missing"),
     (lambda c: c.pop("linux"), "linux: required on this platform, but missing"),
 ]

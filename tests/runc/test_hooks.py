@@ -141,6 +141,16 @@ def test_a_failing_poststop_hook_does_not_keep_the_container(
     assert not cgroups_named(name)
 
 
+def test_the_poststop_hooks_after_one_that_fails_run(
+    ours: Runtime, bundle: Bundle, name: str, notes: Path
+) -> None:
+    bundle.config["hooks"] = {"poststop": [{"path": "/bin/false"}, note(notes, "poststop")]}
+    result = ours("run", "--bundle", bundle, name)
+    assert result.code == 0
+    assert "level=warning" in result.err
+    assert (notes / "order").read_text() == "poststop\n"
+
+
 def test_a_hook_may_ask_for_the_state(ours: Runtime, bundle: Bundle, name: str, notes: Path) -> None:
     call = f"{ours.program} --root {ours.root} state {name} > {notes}/state"
     bundle.config["hooks"] = {"createRuntime": [note(notes, "createRuntime", call)]}

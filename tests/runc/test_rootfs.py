@@ -170,6 +170,24 @@ def test_propagation(runtime: Runtime, bundle: Bundle, name: str, volume: Path) 
     assert any(field.startswith("shared:") for field in fields[6:])
 
 
+def test_a_bind_mount_with_a_file_systems_options_goes_without_them(
+    runtime: Runtime, bundle: Bundle, name: str, volume: Path
+) -> None:
+    bundle.mount("/mnt", "none", os.fspath(volume), "mode=755", "bind", "size=1k")
+    result = runtime("run", "--bundle", bundle.shell("cat /mnt/file"), name)
+    assert (result.code, result.out) == (0, "volume\n")
+    assert ("mode=755,size=1k has no effect" in result.err) == runtime.ours
+
+
+# runc 1.1 leaves "shared" and "unbindable" without effect; runc 1.3 does not.
+@pytest.mark.parametrize("wanted", ["shared", "rshared", "slave", "private", "unbindable"])
+def test_propagation_of_the_root(ours: Runtime, bundle: Bundle, name: str, wanted: str) -> None:
+    bundle.linux["rootfsPropagation"] = wanted
+    fields = mount_line(out(ours, bundle.shell("cat /proc/self/mountinfo"), name), "/")
+    assert any(field.startswith("shared:") for field in fields[6:]) == (wanted in ("shared", "rshared"))
+    assert ("unbindable" in fields) == (wanted == "unbindable")
+
+
 def test_default_devices_and_links(runtime: Runtime, bundle: Bundle, name: str) -> None:
     script = (
         "cd /dev; stat -c '%n %t:%T %a' full null random tty urandom zero; "

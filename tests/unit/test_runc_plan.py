@@ -191,13 +191,6 @@ def test_what_is_not_built_is_refused_when_the_plan_is_made() -> None:
         plan_of(found)
 
 
-def test_a_bind_with_a_file_systems_options_is_refused() -> None:
-    found = config()
-    found["mounts"].append({"destination": "/x", "source": "/", "options": ["bind", "size=1m"]})
-    with pytest.raises(InvalidArgument, match="bind mounts cannot have any filesystem-specific options"):
-        plan_of(found)
-
-
 class Failing(step.Step):
     """A step that fails as it is told to."""
 

@@ -32,6 +32,17 @@ def run(name: str, hooks: "list[Hook]", state: "State") -> None:
             raise type(error)(f"error running hook #{index}: {error}") from None
 
 
+def run_all(name: str, hooks: "list[Hook]", state: "State") -> list[str]:
+    """Run every hook, those after one that fails too (poststop); what went wrong, in words."""
+    failures = []
+    for index, hook in enumerate(hooks):
+        try:
+            _run_one(hook, document.dumps(state).encode())
+        except (FailedPrecondition, DeadlineExceeded) as error:
+            failures.append(f"error running hook #{index}: {error}")
+    return failures
+
+
 def _run_one(hook: "Hook", text: bytes) -> None:
     environment = dict(entry.partition("=")[::2] for entry in hook.env) if hook.env else dict(os.environ)
     stdin, stdin_ours = os.pipe()

@@ -101,8 +101,18 @@ def _scheduling(found: "Process") -> None:
         raise Unimplemented("process.execCPUAffinity is not built yet")
 
 
+def _version(text: str) -> None:
+    """SemVer 2.0.0, as config.md wants it: three numbers, then what a `-` or a `+` begins."""
+    core, _, more = text.replace("+", "-", 1).partition("-")
+    numbers = core.split(".")
+    plain = all(char.isascii() and (char.isalnum() or char in ".-+") for char in more)
+    if len(numbers) != 3 or not plain or not all(part.isascii() and part.isdecimal() for part in numbers):
+        raise InvalidArgument(f"ociVersion: expected a version such as 1.2.0, got {text!r}")
+
+
 def spec(found: "Spec", bundle: str) -> str:
     """Check a whole configuration; the root's absolute path. Raises `InvalidArgument`, `Unimplemented`."""
+    _version(found.oci_version)
     process(found.process)
     if found.root is None:
         raise InvalidArgument("root must be specified")
@@ -137,6 +147,12 @@ def warnings(found: "Spec") -> "Iterator[str]":
             yield (
                 f"mount destination {mount.destination} is not absolute. Support for non-absolute mount "
                 "destinations will be removed in a future release."
+            )
+        options = mount_options.parse(mount.options)
+        if options.bind and options.data:
+            yield (
+                f"mount {mount.destination}: bind mounts take no options of a file system: "
+                f"{','.join(options.data)} has no effect"
             )
 
 

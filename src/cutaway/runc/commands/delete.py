@@ -2,7 +2,7 @@
 
 import os
 
-from cutaway.errors import CutawayError, FailedPrecondition, NotFound
+from cutaway.errors import FailedPrecondition, NotFound
 from cutaway.linux import processes
 from cutaway.runc import hooks, state
 from cutaway.runc.commands import kill
@@ -82,7 +82,7 @@ def _end(container: state.Container) -> None:
 
 
 def destroy(context: "Context", container: state.Container) -> None:
-    """Remove cgroup and state, then run the poststop hooks, whose failure is only a warning."""
+    """Remove cgroup and state, then run the poststop hooks: a failure of one is a warning."""
     if container.record.cgroup_paths:
         cgroup = container.cgroup()
         if not container.record.own_pids:
@@ -90,7 +90,6 @@ def destroy(context: "Context", container: state.Container) -> None:
         cgroup.delete()
     state.remove(container.root, container.id)
     if container.record.hooks.poststop:
-        try:
-            hooks.run("poststop", container.record.hooks.poststop, container.oci_state(state.STOPPED))
-        except CutawayError as error:
-            context.log.warning(str(error))
+        stopped = container.oci_state(state.STOPPED)
+        for failure in hooks.run_all("poststop", container.record.hooks.poststop, stopped):
+            context.log.warning(failure)

@@ -115,7 +115,9 @@ def _finish_steps(spec: "Spec", around: Surroundings) -> "list[Step]":
         steps.append(mounts.RemountReadonly("/"))
     if spec.process:
         steps += label_steps(spec.process)
-    steps.append(pivot.PivotRoot(pivot=not around.no_pivot))
+    wanted = spec.linux.rootfs_propagation if spec.linux else None
+    propagation = mount_options.PROPAGATION[wanted] if wanted else 0
+    steps.append(pivot.PivotRoot(pivot=not around.no_pivot, propagation=propagation))
     return steps
 
 

@@ -15,11 +15,12 @@ class PivotRoot(Step):
     host's must reach it, or its file systems would stay in use.
     """
 
-    __slots__ = ("pivot",)
+    __slots__ = ("pivot", "propagation")
     group = "pivot_root"
 
-    def __init__(self, pivot: bool = True) -> None:
+    def __init__(self, pivot: bool = True, propagation: int = 0) -> None:
         self.pivot = pivot
+        self.propagation = propagation  # of the new root, if the configuration has one
 
     def describe(self) -> str:
         return "change to the container's root by " + (
@@ -41,6 +42,8 @@ class PivotRoot(Step):
             os.fchdir(here.root)
             _move_to_top()
         os.chdir("/")
+        if self.propagation:  # not before: pivot_root(2) refuses a shared root
+            mounts.mount(None, "/", None, self.propagation)
         os.close(here.root)
         here.root = -1
 

@@ -2,7 +2,6 @@
 
 import os
 
-from cutaway.errors import InvalidArgument
 from cutaway.runc.plan import binds, cgroup_mounts, mount_options, mounts, pivot, system, tree
 
 TYPE_CHECKING = False
@@ -42,10 +41,6 @@ def mount_step(mount: "Mount", namespaces: "NamespacePlan", around: "Surrounding
     destination = clean(mount.destination)
     source = mount.source or ""
     if options.bind:
-        if options.data:
-            raise InvalidArgument(
-                f"mount {destination}: bind mounts cannot have any filesystem-specific options applied"
-            )
         full = os.path.normpath(os.path.join(around.bundle, source))
         return binds.BindMount(full, destination, options, from_parent=namespaces.is_new("user"))
     if mount.type == "cgroup":
