@@ -154,7 +154,7 @@ OURS: list[tuple[Change, str]] = [
     (process(env=["NOEQUALS"]), START + 'invalid environment variable: "NOEQUALS"'),
     (
         mount("/mnt", "none", "/etc", "bind", "idmap"),
-        "mount option idmap: id-mapped mounts are not built yet",
+        "invalid mount mounts[4] (/mnt): id-mapped mounts must have both uid and gid mappings specified",
     ),
     (
         lambda c: c.update(hooks={"prestart": [{"path": "/x", "timeout": 0}]}),

@@ -108,6 +108,59 @@ def test_exec_joins_the_user_namespace(runtime: Runtime, bundle: Bundle, name: s
     assert result.out.split() == ["uid=0", "gid=0", "0", "200000", "65536"]
 
 
+@pytest.fixture
+def owner(ours: Runtime, place: Path, name: str) -> str:
+    """The file of a running container's user namespace."""
+    other = map_ids(Bundle(place / "owner"))
+    other.process["args"] = ["sleep", "1000"]
+    assert ours.detached("run", "--detach", "--bundle", other, f"{name}-owner").code == 0
+    return f"/proc/{ours.state(f'{name}-owner')['pid']}/ns/user"
+
+
+def test_a_user_namespace_is_joined_and_its_maps_need_not_be_repeated(
+    ours: Runtime, bundle: Bundle, name: str, owner: str
+) -> None:
+    os.chown(bundle.rootfs, 200000, 200000)
+    bundle.namespace("user", owner).shell("readlink /proc/self/ns/user; cat /proc/self/uid_map; id -u")
+    assert out(ours, bundle, name).split() == [os.readlink(owner), "0", "200000", "65536", "0"]
+
+
+def test_maps_beside_the_path_may_only_say_what_the_namespace_has(
+    ours: Runtime, bundle: Bundle, name: str, owner: str
+) -> None:
+    map_ids(bundle).namespace("user", owner)
+    result = ours("run", "--bundle", bundle, name)
+    assert (result.code, result.error) == (0, "")
+    assert "both a userns path to join and a matching userns mapping specified" in result.err
+    bundle.linux["uidMappings"] = [{"containerID": 0, "hostID": 300000, "size": 65536}]
+    assert ours("run", "--bundle", bundle, name).error == (
+        "runc run failed: user namespaces enabled, but both namespace path and non-matching mapping "
+        "specified -- you may only provide one"
+    )
+
+
+def test_the_runtimes_own_user_namespace_by_path(ours: Runtime, bundle: Bundle, name: str) -> None:
+    result = ours("run", "--bundle", bundle.namespace("user", "/proc/self/ns/user"), name)
+    assert "failed to setns into user namespace /proc/self/ns/user: invalid argument" in result.error
+
+
+def test_what_a_user_namespace_mounts_does_not_reach_the_host(
+    ours: Runtime, bundle: Bundle, name: str, place: Path
+) -> None:
+    """The runtime opens the source in its own mount namespace: it must not stay in the host's peer group."""
+    shared = place / "shared"
+    shared.mkdir(mode=0o755)
+    subprocess.run(["mount", "-t", "tmpfs", "cw-test", shared], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", shared], check=True)
+        bundle.shell("grep ' /mnt ' /proc/self/mountinfo")
+        fields = out(ours, map_ids(bundle).mount("/mnt", "none", os.fspath(shared), "bind"), name).split()
+        assert fields[6].startswith("master:")
+        assert not any(field.startswith("shared:") for field in fields)
+    finally:
+        subprocess.run(["umount", shared], check=True)
+
+
 def test_time_offsets(ours: Runtime, bundle: Bundle, name: str) -> None:
     bundle.namespace("time").linux["timeOffsets"] = {"boottime": {"secs": 7000000, "nanosecs": 5}}
     text = out(ours, bundle.shell("cat /proc/self/timens_offsets /proc/uptime"), name).split()
@@ -128,13 +181,24 @@ def test_a_path_that_is_not_there(runtime: Runtime, bundle: Bundle, name: str) -
     )
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "/proc/self/ns/uts"])
-def test_a_path_of_another_kind_is_named(ours: Runtime, bundle: Bundle, name: str, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/etc/passwd", "is not a namespace (expected one of type network)"),
+        ("/proc/self/ns/uts", "is a namespace of type uts, expected network"),
+        ("/proc/self/ns", "is not a namespace (expected one of type network)"),
+    ],
+)
+def test_a_path_of_another_kind_is_named(
+    ours: Runtime, bundle: Bundle, name: str, path: str, why: str
+) -> None:
     result = ours("run", "--bundle", bundle.namespace("network", path), name)
-    assert result.error == (
-        "runc run failed: unable to start container process: "
-        f"failed to setns into net namespace {path}: invalid argument"
-    )
+    assert result.error == f"runc run failed: linux.namespaces[4].path: {path} {why}"
+
+
+def test_a_relative_path_is_refused(ours: Runtime, bundle: Bundle, name: str) -> None:
+    result = ours("run", "--bundle", bundle.namespace("network", "netns"), name)
+    assert result.error == "runc run failed: linux.namespaces[4].path: expected an absolute path, got 'netns'"
 
 
 def test_without_a_pid_namespace_delete_ends_every_process(

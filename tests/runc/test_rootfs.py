@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from runc.bundles import Bundle, Runtime
+from runc.test_namespaces import map_ids
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
@@ -135,15 +138,61 @@ def test_options_of_a_bind_mount(
     assert on <= mountinfo(runtime, bundle, name, "/mnt")[0]
 
 
-def test_a_bind_mount_keeps_what_is_not_spoken_of(
-    ours: Runtime, bundle: Bundle, name: str, volume: Path
+@pytest.fixture
+def guarded(place: Path) -> Iterator[Path]:
+    """A file system mounted with every flag that protects."""
+    path = place / "guarded"
+    path.mkdir(mode=0o755)
+    subprocess.run(["mount", "-t", "tmpfs", "cw-test", path], check=True)
+    flags = "remount,bind,ro,nosuid,nodev,noexec,noatime"
+    subprocess.run(["mount", "-o", flags, path], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [
+        (["bind"], {"ro", "nosuid", "nodev", "noexec", "noatime"}),
+        (["bind", "nosuid"], {"rw", "nosuid", "noatime"}),
+        (["bind", "relatime", "ro"], {"ro", "relatime"}),
+        (["bind", "strictatime"], {"rw"}),
+        (["bind", "nodiratime"], {"rw", "nodiratime", "relatime"}),
+    ],
+)
+def test_a_bind_has_the_sources_flags_or_those_asked_for(
+    runtime: Runtime, bundle: Bundle, name: str, guarded: Path, options: list[str], flags: set[str]
 ) -> None:
-    """runc 1.1 loses the source's nosuid when it makes a bind read-only: rights that nobody asked for."""
-    bundle.mount("/mnt", "none", "/dev/shm", "bind", "ro")
-    flags = os.statvfs("/dev/shm").f_flag
+    """mount(8)'s way: one option on flags replaces them all, but the atime setting."""
+    bundle.mount("/mnt", "none", os.fspath(guarded), *options)
+    assert mountinfo(runtime, bundle, name, "/mnt")[0] == flags
+
+
+@pytest.mark.parametrize("options", [["bind", "exec"], ["bind", "rw", "atime"]])
+def test_a_flag_taken_away_replaces_them_as_well(
+    ours: Runtime, bundle: Bundle, name: str, guarded: Path, options: list[str]
+) -> None:
+    """As in runc 1.2; 1.1 does nothing at all."""
+    bundle.mount("/mnt", "none", os.fspath(guarded), *options)
+    assert mountinfo(ours, bundle, name, "/mnt")[0] == {"rw", "noatime"}
+
+
+def test_a_user_namespace_keeps_the_flags_that_protect(
+    ours: Runtime, bundle: Bundle, name: str, guarded: Path
+) -> None:
+    """As the kernel has it; runc 1.1 fails here (runc 1.2 does the same)."""
+    guarded.parent.chmod(0o711)
+    map_ids(bundle).mount("/mnt", "none", os.fspath(guarded), "bind", "relatime", "nosymfollow")
     found = mountinfo(ours, bundle, name, "/mnt")[0]
-    assert "ro" in found
-    assert ("nosuid" in found) == bool(flags & os.ST_NOSUID)
+    assert found == {"ro", "nosuid", "nodev", "noexec", "relatime", "nosymfollow"}
+    bundle.config["mounts"][-1]["options"] = ["bind", "rw", "exec"]
+    assert ours("run", "--bundle", bundle, name).error == (
+        "runc run failed: unable to start container process: error during container init: "
+        f'error mounting "{guarded}" to rootfs at "/mnt": '
+        "cannot clear locked flags MS_RDONLY|MS_NOEXEC: operation not permitted"
+    )
 
 
 def test_a_link_in_the_way_is_followed_inside_the_root(

@@ -65,14 +65,29 @@ _ATTRIBUTES = {
     MS_NODIRATIME: MOUNT_ATTR_NODIRATIME,
     MS_NOSYMFOLLOW: MOUNT_ATTR_NOSYMFOLLOW,
 }
-_ATIME = MS_NOATIME | MS_STRICTATIME | MS_RELATIME
+ATIME = MS_NOATIME | MS_STRICTATIME | MS_RELATIME | MS_NODIRATIME
+# What a mount keeps for good when it is taken over by a lesser user namespace (mount_namespaces(7)).
+LOCKABLE = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+_ATTRIBUTE_NAMES = {
+    MOUNT_ATTR_RDONLY: "MS_RDONLY",
+    MOUNT_ATTR_NOSUID: "MS_NOSUID",
+    MOUNT_ATTR_NODEV: "MS_NODEV",
+    MOUNT_ATTR_NOEXEC: "MS_NOEXEC",
+}
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
 
 
 def attributes(flags: int) -> int:
-    """mount(2)'s per-mount flags as mount_setattr(2)'s."""
+    """mount(2)'s per-mount flags as mount_setattr(2)'s; of the atime ones strictatime wins, as there."""
+    if flags & MS_STRICTATIME:
+        flags &= ~MS_NOATIME
     return sum(attribute for flag, attribute in _ATTRIBUTES.items() if flags & flag)
+
+
+def attribute_names(attributes_: int) -> str:
+    """Lockable attributes as runc writes them in errors."""
+    return "|".join(name for bit, name in _ATTRIBUTE_NAMES.items() if attributes_ & bit)
 
 
 def filesystem(kind: str, source: str, flags: int, data: list[str], *, shown: str) -> int:
@@ -148,16 +163,18 @@ def mount_setattr(
     libc.syscall("mount_setattr", fd, "", flags, wanted, ctypes.sizeof(wanted))
 
 
-def change(fd: int, flags: int, clear: int = 0) -> None:
-    """Set and clear mount(2)'s per-mount flags of the mount at a descriptor, and leave the others.
+def map_ids(tree: int, userns: int, *, recursive: bool = False) -> None:
+    """Show the files of a detached mount with their owners mapped by a user namespace's maps.
 
-    One of the atime flags replaces the whole atime setting (mount_setattr(2)). Raises OSError.
+    Raises OSError: EINVAL where the file system does not know how (mount_setattr(2), "ID-mapped mounts").
     """
-    wanted, unwanted = attributes(flags), attributes(clear)
-    if (flags | clear) & _ATIME:
-        unwanted = unwanted & ~MOUNT_ATTR_ATIME | MOUNT_ATTR_ATIME
-    if wanted or unwanted:
-        mount_setattr(fd, wanted, unwanted)
+    mount_setattr(tree, MOUNT_ATTR_IDMAP, 0, userns=userns, recursive=recursive)
+
+
+def change(fd: int, flags: int) -> None:
+    """Set mount(2)'s per-mount flags of the mount at a descriptor, and leave the others. Raises OSError."""
+    if wanted := attributes(flags):
+        mount_setattr(fd, wanted, MOUNT_ATTR_ATIME if wanted & MOUNT_ATTR_ATIME else 0)
 
 
 def parent_mount(path: str) -> str:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 
+from cutaway.errors import InvalidArgument, NotFound
 from cutaway.linux import libc
 
 # OCI's name -> (flag for clone and unshare, name in /proc/PID/ns)
@@ -20,6 +21,7 @@ KINDS = {
 CLONE_PARENT = 0x8000
 _CLONE_INTO_CGROUP = 0x200000000
 SIGCHLD = 17
+_NS_GET_NSTYPE = 0xB703
 _TIMENS_OFFSETS = "/proc/self/timens_offsets"
 
 
@@ -74,6 +76,38 @@ def describe(flags: int) -> str:
 def file_of(kind: str, pid: int | str = "self") -> str:
     """The file that stands for a process's namespace of an OCI type."""
     return f"/proc/{pid}/ns/{KINDS[kind][1]}"
+
+
+def kind_of(fd: int) -> str | None:
+    """The OCI type of the namespace that a descriptor stands for (ioctl_ns(2)); None if it is none."""
+    import fcntl
+
+    try:
+        bit = fcntl.ioctl(fd, _NS_GET_NSTYPE)
+    except OSError:
+        return None
+    return next((kind for kind, (flag_, _) in KINDS.items() if flag_ == bit), None)
+
+
+def open_file(kind: str, path: str, where: str) -> int:
+    """Open a namespace by a path that a configuration gives at `where`.
+
+    Raises `NotFound` in the words of runc, and `InvalidArgument` when what is there is of another kind.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        reason = libc.words(error.errno or 0)
+        raise NotFound(
+            f"unable to create new parent process: namespace path: lstat {path}: {reason}"
+        ) from None
+    found = kind_of(fd)
+    if found == kind:
+        return fd
+    os.close(fd)
+    if found is None:
+        raise InvalidArgument(f"{where}: {path} is not a namespace (expected one of type {kind})")
+    raise InvalidArgument(f"{where}: {path} is a namespace of type {found}, expected {kind}")
 
 
 def inode(kind: str, pid: int | str = "self") -> int:

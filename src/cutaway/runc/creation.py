@@ -126,6 +126,10 @@ def _steps(
 ) -> "list[step.Step]":
     spec, container = making.spec, making.container
     namespaces = NamespacePlan(spec.linux)
+    if "user" in namespaces.joined:
+        from cutaway.runc import joined_user
+
+        joined_user.learn(namespaces, context.log)
     manager = _cgroup(context, spec, container)
     around = _look_around(context, spec, container, manager)
     paths = manager.paths()

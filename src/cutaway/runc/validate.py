@@ -8,13 +8,15 @@ import os
 
 from cutaway.errors import InvalidArgument, Unimplemented
 from cutaway.linux import libc, namespaces
+from cutaway.runc import validate_mounts
+from cutaway.runc.checks import mapping, texts, uint32
 from cutaway.runc.plan import mount_options, scheduling, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cutaway.oci.runtime_spec import IdMapping, Linux, Process, Spec
+    from cutaway.oci.runtime_spec import Linux, Process, Spec
 
 # getrlimit(2); the names are the specification's, the numbers the same on x86-64 and arm64.
 _RLIMIT_NAMES = (
@@ -27,7 +29,6 @@ _IPC_SYSCTLS = frozenset(
     "kernel." + name
     for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
 )
-_UINT32 = 1 << 32
 
 
 def process(found: "Process | None") -> "Process":
@@ -44,9 +45,9 @@ def process(found: "Process | None") -> "Process":
         raise InvalidArgument(
             "selinux label is specified in config, but selinux is disabled or not supported"
         )
-    _texts("process.args", found.args)
-    _texts("process.env", found.env)
-    _texts("process.cwd", [found.cwd])
+    texts("process.args", found.args)
+    texts("process.env", found.env)
+    texts("process.cwd", [found.cwd])
     for index, limit in enumerate(found.rlimits):
         if limit.type not in RLIMITS:
             raise InvalidArgument(f"wrong rlimit value: {limit.type}")
@@ -57,32 +58,17 @@ def process(found: "Process | None") -> "Process":
     return found
 
 
-def _texts(path: str, values: list[str]) -> None:
-    for index, text in enumerate(values):
-        if "\0" in text:
-            raise InvalidArgument(f"{path}[{index}]: a zero byte cannot be passed to a program")
-        try:
-            os.fsencode(text)
-        except UnicodeEncodeError:
-            raise InvalidArgument(f"{path}[{index}]: not a text that can be encoded") from None
-
-
 def _user(found: "Process") -> None:
     user = found.user
     for name, value in (("uid", user.uid), ("gid", user.gid)):
-        _uint32(f"process.user.{name}", value)
+        uint32(f"process.user.{name}", value)
     for index, gid in enumerate(user.additional_gids):
-        _uint32(f"process.user.additionalGids[{index}]", gid)
+        uint32(f"process.user.additionalGids[{index}]", gid)
     if user.umask is not None and not 0 <= user.umask <= 0o777:
         raise InvalidArgument(f"process.user.umask: expected 0 to 0777, got {user.umask:#o}")
     size = found.console_size
     if size is not None and not (0 <= size.height < 1 << 16 and 0 <= size.width < 1 << 16):
         raise InvalidArgument("process.consoleSize: height and width must be below 65536")
-
-
-def _uint32(path: str, value: int) -> None:
-    if not 0 <= value < _UINT32:
-        raise InvalidArgument(f"{path}: expected an unsigned 32-bit number, got {value}")
 
 
 def _scheduling(found: "Process") -> None:
@@ -116,13 +102,7 @@ def spec(found: "Spec", bundle: str) -> str:
     process(found.process)
     if found.root is None:
         raise InvalidArgument("root must be specified")
-    for mount in found.mounts:
-        _texts("mounts", [mount.destination, mount.source or "", mount.type or "", *mount.options])
-        options = mount_options.parse(mount.options)
-        if mount.uid_mappings or mount.gid_mappings:
-            raise Unimplemented(f"mount {mount.destination}: id-mapped mounts are not built yet")
-        if not options.bind and not mount.type:
-            raise InvalidArgument(f"mount {mount.destination}: neither a type nor a bind")
+    validate_mounts.check(found)
     for check in _CHECKS:
         check(found)
     return _rootfs(os.path.normpath(os.path.join(bundle, found.root.path)))
@@ -168,12 +148,17 @@ def _kinds(found: "Spec") -> dict[str, str]:
 
 def _namespaces(found: "Spec") -> None:
     seen = set()
-    for namespace in _linux(found).namespaces:
+    for index, namespace in enumerate(_linux(found).namespaces):
         text = f'{{"{namespace.type}" "{namespace.path or ""}"}}'
         if namespace.type not in namespaces.KINDS:
             raise InvalidArgument(f"namespace {text} does not exist")
         if namespace.type in seen:
             raise InvalidArgument(f"malformed spec file: duplicated ns {text}")
+        if namespace.path and not namespace.path.startswith("/"):
+            raise InvalidArgument(
+                f"linux.namespaces[{index}].path: expected an absolute path, got {namespace.path!r}"
+            )
+        texts(f"linux.namespaces[{index}].path", [namespace.path or ""])
         seen.add(namespace.type)
     if "mount" not in seen:
         _without_mount_namespace(found)
@@ -202,13 +187,8 @@ def _user_namespace(found: "Spec") -> None:
     for name, mappings in (("uid", linux.uid_mappings), ("gid", linux.gid_mappings)):
         if not mappings:
             raise InvalidArgument(f"User namespaces enabled, but no {name} mappings found.")
-        for index, mapping in enumerate(mappings):
-            _mapping(f"linux.{name}Mappings[{index}]", mapping)
-
-
-def _mapping(path: str, mapping: "IdMapping") -> None:
-    for name in ("container_id", "host_id", "size"):
-        _uint32(f"{path}.{name}", getattr(mapping, name))
+        for index, each in enumerate(mappings):
+            mapping(f"linux.{name}Mappings[{index}]", each)
 
 
 def _names(found: "Spec") -> None:
@@ -216,7 +196,7 @@ def _names(found: "Spec") -> None:
     for name, value in (("hostname", found.hostname), ("domainname", found.domainname)):
         if value and "uts" not in kinds:
             raise InvalidArgument(f"unable to set {name} without a private UTS namespace")
-        _texts(name, [value or ""])
+        texts(name, [value or ""])
 
 
 def _time(found: "Spec") -> None:
@@ -238,7 +218,7 @@ def _time(found: "Spec") -> None:
 
 def _sysctls(found: "Spec") -> None:
     for key, value in _linux(found).sysctl.items():
-        _texts("linux.sysctl", [key, value])
+        texts("linux.sysctl", [key, value])
         if any(part in ("", "..") for part in key.replace("/", ".").split(".")):
             raise InvalidArgument(f'sysctl "{key}" is not a name')
         _sysctl(key, _kinds(found))
@@ -278,15 +258,15 @@ def _devices(found: "Spec") -> None:
             raise InvalidArgument(
                 f"linux.devices[{index}].path: expected an absolute path, got {device.path!r}"
             )
-        _texts(f"linux.devices[{index}].path", [device.path])
+        texts(f"linux.devices[{index}].path", [device.path])
         for name in ("major", "minor", "uid", "gid", "file_mode"):
-            _uint32(f"linux.devices[{index}].{name}", getattr(device, name) or 0)
+            uint32(f"linux.devices[{index}].{name}", getattr(device, name) or 0)
 
 
 def _views(found: "Spec") -> None:
     linux = _linux(found)
-    _texts("linux.maskedPaths", linux.masked_paths)
-    _texts("linux.readonlyPaths", linux.readonly_paths)
+    texts("linux.maskedPaths", linux.masked_paths)
+    texts("linux.readonlyPaths", linux.readonly_paths)
     wanted = linux.rootfs_propagation
     if wanted and wanted not in mount_options.PROPAGATION:
         raise InvalidArgument(f"rootfsPropagation={wanted} is not supported")
@@ -312,7 +292,7 @@ def _hooks(found: "Spec") -> None:
                 raise InvalidArgument(f"hooks.{name}[{index}].path: must not be empty")
             if hook.timeout is not None and hook.timeout <= 0:
                 raise InvalidArgument(f"hooks.{name}[{index}].timeout: must be greater than zero")
-            _texts(f"hooks.{name}[{index}]", [hook.path, *(hook.args or []), *(hook.env or [])])
+            texts(f"hooks.{name}[{index}]", [hook.path, *(hook.args or []), *(hook.env or [])])
 
 
 _CHECKS = (_namespaces, _user_namespace, _names, _time, _sysctls, _devices, _views, _refused, _hooks)

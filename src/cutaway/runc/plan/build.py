@@ -4,7 +4,9 @@ before   in the container's namespaces, the host's root still in reach; ends wit
 after    inside the container's root, up to the exec: nothing can be imported there
 """
 
+from cutaway.linux.mounts import MS_REC, MS_SLAVE
 from cutaway.runc.plan import (
+    binds,
     cgroup_mounts,
     cgroups,
     filters,
@@ -35,6 +37,8 @@ class Surroundings:
         self.container_id = container_id
         self.bundle = bundle
         self.rootfs = ""
+        self.propagation = MS_SLAVE | MS_REC  # of all mounts when init takes them over
+        self.id_maps: dict[str, binds.IdMap] = {}  # shared by the mounts that have the same
         self.state = state
         self.sets = sets
         self.no_pivot = False

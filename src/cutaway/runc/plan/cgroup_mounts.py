@@ -118,5 +118,5 @@ class MountCgroupV2(MountStep):
             if error.errno not in (1, 16):
                 raise
         tree = mounts.open_tree(mounts.AT_FDCWD, self.own)
-        mounts.change(tree, options.flags, options.clear)
+        mounts.change(tree, options.flags)
         return tree

@@ -4,7 +4,6 @@ Source: runtime-spec config.md ("Mounts", Linux mount options), mount(8). A name
 the file system's own option and is handed to it as it is.
 """
 
-from cutaway.errors import Unimplemented
 from cutaway.linux import mounts as m
 
 # name -> (clear instead of set, flag of mount(2))
@@ -65,7 +64,7 @@ RECURSIVE = {
     "rnosymfollow": (False, m.MOUNT_ATTR_NOSYMFOLLOW),
     "rsymfollow": (True, m.MOUNT_ATTR_NOSYMFOLLOW),
 }
-_RECURSIVE_ATIME = frozenset({"rrelatime", "rnoatime", "rstrictatime"})
+_RECURSIVE_ATIME = frozenset({"rrelatime", "rnoatime", "rstrictatime", "ratime", "rnostrictatime"})
 
 PROPAGATION = {
     "private": m.MS_PRIVATE,
@@ -79,13 +78,16 @@ PROPAGATION = {
 }
 
 COPY_UP = "tmpcopyup"
-_ID_MAPPED = frozenset({"idmap", "ridmap"})
+_PER_MOUNT = m.MS_RDONLY | m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC | m.MS_NOSYMFOLLOW | m.ATIME
+ID_MAPPED = frozenset({"idmap", "ridmap"})
 
 
 class MountOptions:
     """A mount's options, sorted by who takes them."""
 
-    __slots__ = ("clear", "copy_up", "data", "flags", "propagation", "recursive_clear", "recursive_set")
+    __slots__ = (
+        "clear", "copy_up", "data", "flags", "id_map", "propagation", "recursive_clear", "recursive_set",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.flags = 0
@@ -94,6 +96,7 @@ class MountOptions:
         self.recursive_set = 0
         self.recursive_clear = 0
         self.copy_up = False
+        self.id_map = ""  # or one of ID_MAPPED, the last
         self.data: list[str] = []
 
     @property
@@ -110,10 +113,7 @@ class MountOptions:
 
 
 def parse(options: list[str]) -> MountOptions:
-    """Sort a mount's options; later ones win over earlier ones, as with mount(8).
-
-    Raises `Unimplemented` for id-mapped mounts.
-    """
+    """Sort a mount's options; later ones win over earlier ones, as with mount(8)."""
     found = MountOptions()
     for name in options:
         if name in FLAGS:
@@ -126,11 +126,26 @@ def parse(options: list[str]) -> MountOptions:
             _recursive(found, name)
         elif name == COPY_UP:
             found.copy_up = True
-        elif name in _ID_MAPPED:
-            raise Unimplemented(f"mount option {name}: id-mapped mounts are not built yet")
+        elif name in ID_MAPPED:
+            found.id_map = name
         else:
             found.data.append(name)
     return found
+
+
+def bind_attributes(options: MountOptions) -> tuple[int, int]:
+    """What a bind mount's options set and clear, as attributes of mount_setattr(2).
+
+    Without any option on flags the source's are kept; with one, all that is not asked for is cleared,
+    but the atime setting, which only another one replaces: mount(2) with MS_REMOUNT | MS_BIND does so.
+    """
+    wanted = options.flags & _PER_MOUNT
+    if not wanted and not options.clear & _PER_MOUNT:
+        return 0, 0
+    clear = m.attributes(_PER_MOUNT & ~m.ATIME)
+    if wanted & m.ATIME:
+        clear |= m.MOUNT_ATTR_ATIME | m.MOUNT_ATTR_NODIRATIME
+    return m.attributes(wanted), clear
 
 
 def _recursive(found: MountOptions, name: str) -> None:
@@ -138,13 +153,14 @@ def _recursive(found: MountOptions, name: str) -> None:
     if clear:
         found.recursive_clear |= attribute
         found.recursive_set &= ~attribute
-        return
-    found.recursive_set |= attribute
-    found.recursive_clear &= ~attribute
-    if name in _RECURSIVE_ATIME:  # an atime setting replaces the whole field
+    else:
+        found.recursive_set |= attribute
+        found.recursive_clear &= ~attribute
+    if name in _RECURSIVE_ATIME:  # one field: the kernel takes a new value only with all its bits cleared
+        found.recursive_set = found.recursive_set & ~m.MOUNT_ATTR_ATIME | (0 if clear else attribute)
         found.recursive_clear |= m.MOUNT_ATTR_ATIME
 
 
 def known() -> list[str]:
     """Every option name with a meaning of its own, sorted, for `features`."""
-    return sorted([*FLAGS, *PROPAGATION, *RECURSIVE, COPY_UP])
+    return sorted([*FLAGS, *PROPAGATION, *RECURSIVE, *ID_MAPPED, COPY_UP])

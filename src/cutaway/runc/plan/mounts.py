@@ -45,8 +45,8 @@ class PrepareRoot(Step):
         return f"mount --make-rslave / && mount --rbind {self.path} {self.path}"
 
     def execute(self, here: Here) -> None:
-        # Not private: a host's unmount should still reach us, or its file systems stay busy for ever.
-        mounts.mount(None, "/", None, self.propagation or mounts.MS_SLAVE | mounts.MS_REC)
+        # Not private by default: a host's unmount should still reach us, or its file systems stay busy.
+        mounts.mount(None, "/", None, self.propagation)
         # pivot_root(2) refuses a root whose parent mount is shared.
         mounts.mount(None, mounts.parent_mount(self.path), None, mounts.MS_PRIVATE)
         tree = mounts.open_tree(mounts.AT_FDCWD, self.path, recursive=True)

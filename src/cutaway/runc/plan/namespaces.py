@@ -23,13 +23,16 @@ class NamespacePlan:
     def __init__(self, linux: "Linux | None") -> None:
         self.new: list[str] = []
         self.joined: dict[str, str] = {}
-        for namespace in linux.namespaces if linux else ():
+        self._places: dict[str, int] = {}
+        for index, namespace in enumerate(linux.namespaces if linux else ()):
+            self._places[namespace.type] = index
             if namespace.path:
                 self.joined[namespace.type] = namespace.path
             else:
                 self.new.append(namespace.type)
-        self.uid_map = _triples(linux.uid_mappings if linux else [])
-        self.gid_map = _triples(linux.gid_mappings if linux else [])
+        # Of the user namespace, new or (once `joined_user.learn` has looked) joined.
+        self.uid_map = triples(linux.uid_mappings if linux else [])
+        self.gid_map = triples(linux.gid_mappings if linux else [])
         self.time_offsets: dict[str, tuple[int, int]] = {}
         for clock, offset in ((linux.time_offsets or {}) if linux else {}).items():
             self.time_offsets[clock] = (offset.secs, offset.nanosecs)
@@ -41,6 +44,10 @@ class NamespacePlan:
     def has(self, kind: str) -> bool:
         """Whether the container's namespace of this kind is not the runtime's own."""
         return kind in self.new or kind in self.joined
+
+    def place(self, kind: str) -> str:
+        """Where the configuration gives the path of a namespace to join, for messages."""
+        return f"linux.namespaces[{self._places[kind]}].path"
 
     @property
     def clone_flags(self) -> int:
@@ -57,7 +64,7 @@ class NamespacePlan:
 
     def host_root(self) -> tuple[int, int]:
         """The host's uid and gid that are 0 in the container."""
-        if not self.is_new("user"):
+        if not self.has("user"):
             return 0, 0
         return _host_id(self.uid_map), _host_id(self.gid_map)
 
@@ -67,7 +74,8 @@ class NamespacePlan:
         return ", ".join([*(f"new {kind}" for kind in self.new), *joined]) or "the runtime's own"
 
 
-def _triples(mappings: "list[IdMapping]") -> list[tuple[int, int, int]]:
+def triples(mappings: "list[IdMapping]") -> list[tuple[int, int, int]]:
+    """Mappings as the kernel takes them: (inside, outside, how many)."""
     return [(mapping.container_id, mapping.host_id, mapping.size) for mapping in mappings]
 
 

@@ -3,11 +3,13 @@
 import os
 
 from cutaway.runc.plan import binds, cgroup_mounts, mount_options, mounts, pivot, system, tree
+from cutaway.runc.plan.namespaces import triples
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cutaway.oci.runtime_spec import Device, Linux, Mount, Spec
     from cutaway.runc.plan.build import Surroundings
+    from cutaway.runc.plan.mount_options import MountOptions
     from cutaway.runc.plan.namespaces import NamespacePlan
     from cutaway.runc.plan.step import Step
 
@@ -15,10 +17,9 @@ if TYPE_CHECKING:
 def root_steps(spec: "Spec", namespaces: "NamespacePlan", around: "Surroundings") -> "list[Step]":
     """The steps that make the tree: the root, what is mounted in it, its devices, its terminal."""
     linux = spec.linux
-    propagation = (
-        mount_options.PROPAGATION[linux.rootfs_propagation] if linux and linux.rootfs_propagation else 0
-    )
-    steps: list[Step] = [mounts.PrepareRoot(around.rootfs, propagation)]
+    if linux and linux.rootfs_propagation:
+        around.propagation = mount_options.PROPAGATION[linux.rootfs_propagation]
+    steps: list[Step] = [mounts.PrepareRoot(around.rootfs, around.propagation)]
     steps += [mount_step(mount, namespaces, around) for mount in spec.mounts]
     if _sets_up_dev(spec.mounts):
         steps += _device_steps(linux, namespaces, around)
@@ -42,13 +43,39 @@ def mount_step(mount: "Mount", namespaces: "NamespacePlan", around: "Surrounding
     source = mount.source or ""
     if options.bind:
         full = os.path.normpath(os.path.join(around.bundle, source))
-        return binds.BindMount(full, destination, options, from_parent=namespaces.is_new("user"))
+        id_map = _id_map(mount, options, namespaces, around)
+        return binds.BindMount(full, destination, options, id_map, _opened_outside(full, namespaces, around))
     if mount.type == "cgroup":
         if around.cgroup2 is not None:
             return cgroup_mounts.MountCgroupV2(source, destination, options, around.cgroup2)
         own = namespaces.is_new("cgroup")
         return cgroup_mounts.MountCgroupV1(source, destination, options, around.cgroup_views, own)
     return mounts.MountFilesystem(mount.type or "", source, destination, options)
+
+
+def _opened_outside(source: str, namespaces: "NamespacePlan", around: "Surroundings") -> int | None:
+    """Whether the runtime opens a bind's source, as `BindMount` has it: not what lies in the root itself,
+    where earlier mounts of the container cover it."""
+    if not namespaces.has("user") and "mount" not in namespaces.joined:
+        return None
+    if source == around.rootfs or source.startswith(around.rootfs + "/"):
+        return None
+    return around.propagation
+
+
+def _id_map(
+    mount: "Mount", options: "MountOptions", namespaces: "NamespacePlan", around: "Surroundings"
+) -> binds.IdMap | None:
+    """The mount's own maps or, when it only says that there shall be some, those of the container."""
+    if not (options.id_map or mount.uid_mappings or mount.gid_mappings):
+        return None
+    path = ""
+    uid_map, gid_map = triples(mount.uid_mappings or []), triples(mount.gid_mappings or [])
+    if not uid_map and not gid_map:
+        uid_map, gid_map = namespaces.uid_map, namespaces.gid_map
+        path = namespaces.joined.get("user", "")
+    known = around.id_maps
+    return known.setdefault(f"{path} {uid_map} {gid_map}", binds.IdMap(uid_map, gid_map, path))
 
 
 def _sets_up_dev(entries: "list[Mount]") -> bool:

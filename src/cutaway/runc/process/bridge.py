@@ -8,7 +8,7 @@ pid namespace itself: setns(2) and unshare(2) move only the children.
 
 import os
 
-from cutaway.errors import CutawayError, FailedPrecondition, NotFound, Unknown
+from cutaway.errors import CutawayError, FailedPrecondition, Unknown
 from cutaway.linux import libc, namespaces, processes
 from cutaway.runc.plan.namespaces import JOIN_ORDER
 from cutaway.runc.process.sealing import seal
@@ -72,23 +72,17 @@ class JoinByPath:
     """Enter the namespaces that a configuration names by path: with the rights we have now or, where those
     are not enough, with those that the user namespace to join gives."""
 
-    __slots__ = ("fds", "own", "paths")
+    __slots__ = ("fds", "own", "plan")
 
-    def __init__(self, paths: dict[str, str]) -> None:
-        self.paths = paths
+    def __init__(self, plan: "NamespacePlan") -> None:
+        self.plan = plan
         self.fds: dict[str, int] = {}
         self.own: dict[str, int] = {}
 
     def open(self) -> None:
-        """Open the namespaces' files. Raises `NotFound`."""
-        for kind, path in self.paths.items():
-            try:
-                self.fds[kind] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                raise NotFound(
-                    f"unable to create new parent process: namespace path: lstat {path}: "
-                    f"{libc.words(error.errno or 0)}"
-                ) from None
+        """Open the namespaces' files. Raises `NotFound`, and `InvalidArgument` for one of another type."""
+        for kind, path in self.plan.joined.items():
+            self.fds[kind] = namespaces.open_file(kind, path, self.plan.place(kind))
 
     def close(self) -> None:
         for fd in self.fds.values():
@@ -130,7 +124,7 @@ class JoinByPath:
             os.close(fd)
 
     def _enter(self, kind: str) -> None:
-        what = f"failed to setns into {namespaces.KINDS[kind][1]} namespace {self.paths[kind]}"
+        what = f"failed to setns into {namespaces.KINDS[kind][1]} namespace {self.plan.joined[kind]}"
         namespaces.setns(self.fds[kind], namespaces.flag(kind), what)
 
 

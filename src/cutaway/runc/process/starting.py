@@ -65,7 +65,7 @@ class StartInit(ParentStep):
         self.init = init
         self.ours = ours
         self.entry = entry
-        self.enter = bridge.JoinByPath(plan.joined)
+        self.enter = bridge.JoinByPath(plan)
 
     def describe(self) -> str:
         return f"start init with {self.plan.describe()}"

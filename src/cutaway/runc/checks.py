@@ -1,0 +1,34 @@
+"""Checks of single values that the whole configuration shares; each error names the value's JSON path."""
+
+import os
+
+from cutaway.errors import InvalidArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cutaway.oci.runtime_spec import IdMapping
+
+_UINT32 = 1 << 32
+
+
+def texts(path: str, values: list[str]) -> None:
+    """Texts that go to the kernel or to a program. Raises `InvalidArgument`."""
+    for index, text in enumerate(values):
+        if "\0" in text:
+            raise InvalidArgument(f"{path}[{index}]: a zero byte cannot be passed to a program")
+        try:
+            os.fsencode(text)
+        except UnicodeEncodeError:
+            raise InvalidArgument(f"{path}[{index}]: not a text that can be encoded") from None
+
+
+def uint32(path: str, value: int) -> None:
+    """An id, a mode, a device number. Raises `InvalidArgument`."""
+    if not 0 <= value < _UINT32:
+        raise InvalidArgument(f"{path}: expected an unsigned 32-bit number, got {value}")
+
+
+def mapping(path: str, found: "IdMapping") -> None:
+    """One line of an id map. Raises `InvalidArgument`."""
+    for name in ("container_id", "host_id", "size"):
+        uint32(f"{path}.{name}", getattr(found, name))
