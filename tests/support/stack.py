@@ -348,9 +348,12 @@ class OurEngine(Engine):
 class RealRegistry(Daemon):
     """docker-registry over plain HTTP on the loopback of its network namespace."""
 
-    def __init__(self, base: Path, netns: NetNs, *, port: int | None = None, name: str = "reg") -> None:
+    def __init__(
+        self, base: Path, netns: NetNs, *, port: int | None = None, name: str = "reg", extra_config: str = ""
+    ) -> None:
         super().__init__(base / name, netns)
         self.port = port or netns.free_port()
+        self.extra_config = extra_config
 
     @property
     def host(self) -> str:
@@ -358,7 +361,7 @@ class RealRegistry(Daemon):
         return f"127.0.0.1:{self.port}"
 
     def prepare(self) -> None:
-        (self.folder / "config.yml").write_text(REGISTRY_CONFIG.format(daemon=self))
+        (self.folder / "config.yml").write_text(REGISTRY_CONFIG.format(daemon=self) + self.extra_config)
 
     def command(self) -> Command:
         return [peer("docker-registry"), "serve", self.folder / "config.yml"]

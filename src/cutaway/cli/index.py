@@ -18,6 +18,8 @@ COMMANDS = {
     "info": ("info", "INFO", "Display system-wide information"),
     "inspect": ("inspect", "INSPECT", "Return low-level information on Docker objects"),
     "kill": ("lifecycle", "KILL", "Kill one or more running containers"),
+    "login": ("login", "LOGIN", "Log in to a Docker registry"),
+    "logout": ("login", "LOGOUT", "Log out from a Docker registry"),
     "logs": ("logs", "LOGS", "Fetch the logs of a container"),
     "pause": ("lifecycle", "PAUSE", "Pause all processes within one or more containers"),
     "port": ("containers", "PORT", "List port mappings or a specific mapping for the container"),
