@@ -184,10 +184,13 @@ def test_v1_memory_and_swap_grow_and_shrink_together(v1: Manager) -> None:
     [
         (Resources(cpu=Cpu(shares=1)), "the minimum allowed cpu-shares is 2"),
         (Resources(cpu=Cpu(shares=1 << 30)), "the maximum allowed cpu-shares is 262144"),
-        (Resources(cpu=Cpu(cpus="0-9999")), r'failed to write "0-9999" to .*/cpuset.cpus'),
-        (Resources(cpu=Cpu(period=1)), r'failed to write "1" to .*/cpu.cfs_period_us: Invalid'),
+        (
+            Resources(cpu=Cpu(cpus="0-9999")),
+            r'failed to write "0-9999": write .*/cpuset.cpus: numerical result out of range',
+        ),
+        (Resources(cpu=Cpu(period=1)), r'failed to write "1": write .*/cpu.cfs_period_us: invalid argument'),
         (Resources(memory=Memory(swappiness=101)), "invalid memory swappiness value: 101"),
-        (Resources(unified={"memory.max": "1"}), "unified: this machine has cgroup v1"),
+        (Resources(unified={"memory.max": "1"}), "cannot use unified on cgroup v1"),
     ],
 )
 def test_v1_bad_values_are_refused_with_their_values(v1: Manager, resources: Resources, message: str) -> None:

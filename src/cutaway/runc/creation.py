@@ -8,12 +8,13 @@ make         execute the parent's steps; undo them all if one fails
 import os
 import time
 
-from cutaway.errors import AlreadyExists, CutawayError, InvalidArgument
+from cutaway.errors import AlreadyExists, CutawayError, FailedPrecondition, InvalidArgument
 from cutaway.linux import capabilities
 from cutaway.oci.runtime_spec import Hooks
 from cutaway.runc import config, console, state, validate
 from cutaway.runc.plan import build, cgroup_mounts, scheduling, step
 from cutaway.runc.plan.namespaces import NamespacePlan
+from cutaway.runc.plan.rootfs import clean
 from cutaway.runc.process import channel, parent, starting
 from cutaway.runc.process.init import Init
 
@@ -152,7 +153,7 @@ def _steps(
     hooks = spec.hooks or Hooks()
     return [
         reserve,
-        parent.MakeCgroup(making, manager),
+        parent.MakeCgroup(making, manager, _cgroup_owner(spec, namespaces)),
         start_init,
         starting.Adopt(making, cgroup2),
         parent.LetInitRun(making, ours, "go", "mounted", manager),
@@ -173,7 +174,36 @@ def _cgroup(context: "Context", spec: "Spec", container: state.Container) -> "Ma
     path = spec.linux.cgroups_path if spec.linux else None
     manager = cgroups.manager(path, container.id, context.systemd_cgroup)
     container.record.cgroup_paths = manager.paths()
+    manager.check(spec.linux.resources if spec.linux else None)
+    _check_used(context, manager)
     return manager
+
+
+def _check_used(context: "Context", manager: "Manager") -> None:
+    """A cgroup that is there already: frozen, it would hold init for ever; with processes, delete fails."""
+    if manager.exists() and (count := len(manager.pids())):
+        context.log.warning(f"container's cgroup is not empty: {count} process(es) found")
+        context.log.warning(
+            "DEPRECATED: running container in a non-empty cgroup won't be supported; "
+            "it cannot be deleted while others are in it"
+        )
+    if manager.frozen():
+        raise FailedPrecondition("container's cgroup unexpectedly frozen")
+
+
+def _cgroup_owner(spec: "Spec", namespaces: NamespacePlan) -> int | None:
+    """Whom the cgroup is delegated to: the process's user, if it sees nothing but its own cgroup, writable.
+
+    runtime-spec 1.1, config-linux, "Cgroup ownership".
+    """
+    writable = any(
+        mount.type in ("cgroup", "cgroup2") and "ro" not in mount.options
+        for mount in spec.mounts
+        if clean(mount.destination) == "/sys/fs/cgroup"
+    )
+    if not (writable and namespaces.is_new("cgroup") and spec.process):
+        return None
+    return namespaces.host_uid(spec.process.user.uid)
 
 
 def _look_around(

@@ -135,6 +135,10 @@ def warnings(found: "Spec") -> "Iterator[str]":
                 f"{','.join(options.data)} has no effect"
             )
 
+    memory = found.linux.resources.memory if found.linux and found.linux.resources else None
+    if memory and (memory.kernel is not None or memory.kernel_tcp is not None):
+        yield "Kernel memory settings are ignored and will be removed"
+
 
 def _linux(found: "Spec") -> "Linux":
     if found.linux is None:

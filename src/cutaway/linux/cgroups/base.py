@@ -32,29 +32,40 @@ class Manager:
     def exists(self) -> bool:
         return files.exists(self.main_path())
 
-    def create(self) -> list[str]:
+    def check(self, resources: "Resources | None") -> None:
+        """Refuse what can never be written, before anything is made. Raises `InvalidArgument`."""
+        from cutaway.linux.cgroups import devices
+
+        devices.table(resources.devices if resources else None)
+
+    def create(self, resources: "Resources | None" = None) -> list[str]:
         """Make the directories; existing ones are used. Returns those made, parents first.
 
+        What a process must find there when it enters is set from `resources`.
         On failure everything made here is removed again.
         """
         made: list[str] = []
         try:
             for key in self._paths:
-                made += self._make(key)
+                made += self._make(key, resources)
         except BaseException:
             for directory in reversed(made):
                 files.remove(directory)
             raise
         return made
 
-    def _make(self, key: str) -> list[str]:
+    def _make(self, key: str, resources: "Resources | None") -> list[str]:
         return files.make(self._paths[key])
+
+    def delegate(self, uid: int) -> None:
+        """Give the cgroup to a user who may then divide it further: on v2 alone, nothing is done on v1."""
 
     def apply(self, resources: "Resources | None", *, devices: bool = True) -> None:
         """Write the limits. Fields that are None are left as they are; so are 0 for shares and weights.
 
         With `devices` (at creation) the device rules are set too, also when the configuration has none:
-        everything but the default devices is then denied. Without (`update`) they stay untouched.
+        everything but the default devices is then denied. Without (`update`) they stay untouched, and a
+        failure takes back what was written before it.
         """
         raise NotImplementedError
 

@@ -186,9 +186,7 @@ def _failure(what: str, error: OSError, words: str = "") -> PermissionDenied | F
         cls = PermissionDenied
     elif error.errno in (errno.ENOSYS, errno.EINVAL):
         cls = FailedPrecondition
-    return cls(
-        f"cgroup: failed to {what}: bpf: {os.strerror(error.errno or 0)}{': ' + words if words else ''}"
-    )
+    return cls(f"failed to {what}: bpf: {os.strerror(error.errno or 0)}{': ' + words if words else ''}")
 
 
 def _raise_memlock() -> None:

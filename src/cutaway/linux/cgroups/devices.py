@@ -29,6 +29,7 @@ DEFAULT_RULES: tuple[tuple[Key, str], ...] = (
     (("c", 1, 9), "rwm"),  # urandom
     (("c", 136, ANY), "rwm"),  # pts
     (("c", 5, 2), "rwm"),  # ptmx
+    (("c", 10, 200), "rwm"),  # net/tun, which the specification does not name: runc's
 )
 
 
@@ -85,6 +86,8 @@ def table(rules: "list[DeviceRule] | None") -> Table:
     """The configuration's rules, then the default devices."""
     result = Table()
     for index, rule in enumerate(rules or ()):
+        if not rule.access:
+            raise InvalidArgument(f"device access at {index} field cannot be empty")
         _put_rule(result, rule, f"linux.resources.devices[{index}]")
     for key, access in DEFAULT_RULES:
         if not result.open:
@@ -97,16 +100,16 @@ def _put_rule(result: Table, rule: "DeviceRule", where: str) -> None:
     if kind == "a":
         result.set_all(rule.allow)
         return
-    if kind not in ("c", "b", "u"):
-        raise InvalidArgument(f'{where}.type: "{kind}" is not one of a, b, c, u')
+    if kind not in ("c", "b"):
+        raise InvalidArgument(f'{where}.type: invalid cgroup device type "{kind}"')
     access = rule.access or ""
-    if not access or set(access) - set("rwm"):
+    if set(access) - set("rwm"):
         raise InvalidArgument(f'{where}.access: "{access}" is not made of r, w and m')
     major = ANY if rule.major is None else rule.major
     minor = ANY if rule.minor is None else rule.minor
     if not (ANY <= major < 1 << 31 and ANY <= minor < 1 << 31):
         raise InvalidArgument(f"{where}: no device has the number {major}:{minor}")
-    result.put(("c" if kind == "u" else kind, major, minor), access, rule.allow)
+    result.put((kind, major, minor), access, rule.allow)
 
 
 def parse(listing: str) -> Table:
@@ -134,8 +137,7 @@ def apply_v1(directory: str, rules: "list[DeviceRule] | None") -> None:
     result = parse(files.read(f"{directory}/devices.list"))
     if result.open != wanted.open or (not wanted.open and result.rules != wanted.rules):
         raise FailedPrecondition(
-            f"cgroup: {directory} does not have the device rules that were written; "
-            "a cgroup above it may allow less"
+            f"{directory} does not have the device rules that were written; a cgroup above it may allow less"
         )
 
 

@@ -18,6 +18,7 @@ from cutaway.errors import (
     Unavailable,
     Unknown,
 )
+from cutaway.linux import libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,10 +43,10 @@ _CLASSES: "dict[int, type[CutawayError]]" = {
 }
 
 
-def failure(what: str, path: str, error: OSError) -> CutawayError:
-    """One line: what was tried, where, and the kernel's reason; `code` keeps the errno."""
+def failure(what: str, error: OSError) -> CutawayError:
+    """One line in runc's words: operation and path, then the kernel's reason; `code` keeps the errno."""
     cls = _CLASSES.get(error.errno or 0, Unknown)
-    raised = cls(f"cgroup: failed to {what} {path}: {os.strerror(error.errno or 0)}")
+    raised = cls(f"{what}: {libc.words(error.errno or 0)}")
     raised.code = error.errno  # type: ignore[attr-defined]
     return raised
 
@@ -57,16 +58,15 @@ def code(error: CutawayError) -> int:
 
 def read(path: str) -> str:
     """The whole of a file."""
+    fd = _open(path, os.O_RDONLY)
+    chunks = []
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            chunks = []
-            while chunk := os.read(fd, 65536):
-                chunks.append(chunk)
-        finally:
-            os.close(fd)
+        while chunk := os.read(fd, 65536):
+            chunks.append(chunk)
     except OSError as error:
-        raise failure("read", path, error) from None
+        raise failure(f"read {path}", error) from None
+    finally:
+        os.close(fd)
     return b"".join(chunks).decode()
 
 
@@ -80,14 +80,24 @@ def read_or(path: str, default: str) -> str:
 
 def write(path: str, data: str) -> None:
     """One write(2): the kernel takes each as one command."""
+    _write(path, data, f'"{data}"')
+
+
+def _write(path: str, data: str, shown: str) -> None:
+    fd = _open(path, os.O_WRONLY)
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, data.encode())
-        finally:
-            os.close(fd)
+        os.write(fd, data.encode())
     except OSError as error:
-        raise failure(f'write "{data}" to', path, error) from None
+        raise failure(f"failed to write {shown}: write {path}", error) from None
+    finally:
+        os.close(fd)
+
+
+def _open(path: str, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_CLOEXEC)
+    except OSError as error:
+        raise failure(f"open {path}", error) from None
 
 
 def write_pid(directory: str, pid: int) -> None:
@@ -98,11 +108,11 @@ def write_pid(directory: str, pid: int) -> None:
     path = f"{directory}/cgroup.procs"
     for _ in range(5):
         try:
-            write(path, str(pid))
+            _write(path, str(pid), str(pid))
             return
         except InvalidArgument:
             time.sleep(0.03)
-    write(path, str(pid))
+    _write(path, str(pid), str(pid))
 
 
 def read_pids(directory: str) -> list[int]:
@@ -169,7 +179,7 @@ def make(directory: str) -> list[str]:
         made = make(os.path.dirname(directory))
         return made + make(directory)
     except OSError as error:
-        raise failure("create", directory, error) from None
+        raise failure(f"mkdir {directory}", error) from None
     return [directory]
 
 
@@ -190,7 +200,7 @@ def remove(directory: str, until: float | None = None) -> None:
         if time.monotonic() > until:
             pids = read_all_pids(directory)
             inside = f"processes {', '.join(map(str, pids))} are in it" if pids else "it is in use"
-            raise FailedPrecondition(f"cgroup: failed to remove {directory}: {inside}")
+            raise FailedPrecondition(f"failed to remove {directory}: {inside}")
         time.sleep(pause)
         pause = min(2 * pause, 0.1)
 
@@ -204,7 +214,7 @@ def _rmdir(directory: str) -> bool:
     except OSError as error:
         if error.errno in (errno.EBUSY, errno.ENOTEMPTY):
             return False
-        raise failure("remove", directory, error) from None
+        raise failure(f"rmdir {directory}", error) from None
     return True
 
 

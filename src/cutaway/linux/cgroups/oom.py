@@ -62,7 +62,7 @@ class OomWatchV1(OomWatch):
         try:
             source = os.open(control, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise NotFound(f"cgroup: {directory} does not exist") from None
+            raise NotFound(f"{directory} does not exist") from None
         event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
             files.write(f"{directory}/cgroup.event_control", f"{event} {source}")
@@ -99,7 +99,7 @@ class OomWatchV2(OomWatch):
             if libc.inotify_add_watch(fd, os.fsencode(path), _IN_MODIFY) < 0:
                 code = ctypes.get_errno()
                 cls = NotFound if code == errno.ENOENT else Unknown
-                raise cls(f"cgroup: failed to watch {path}: {os.strerror(code)}")
+                raise cls(f"failed to watch {path}: {os.strerror(code)}")
             super().__init__(fd, path)
         except BaseException:
             os.close(fd)

@@ -6,6 +6,12 @@ memory.events, memory.oom_control) for those who report other selections of them
 
 UNLIMITED = (1 << 64) - 1
 
+# The figures of a v1 cpuset besides its CPUs and memory nodes; v2 has none of them, and shows zeros.
+CPUSET = (
+    "cpu_exclusive", "mem_hardwall", "mem_exclusive", "memory_migrate", "memory_spread_page",
+    "memory_spread_slab", "memory_pressure", "sched_load_balance", "sched_relax_domain_level",
+)  # fmt: skip
+
 
 class Usage:
     """One kind of memory: what is in use, the highest so far, the limit, how often it was hit."""
@@ -113,7 +119,7 @@ class Stats:
         """The `data` of a stats event."""
         return {
             "cpu": self.cpu.to_json(),
-            "cpuset": self.cpuset,
+            "cpuset": dict.fromkeys(CPUSET, 0) | self.cpuset,
             "memory": self.memory.to_json(),
             "pids": _lean({"current": self.pids_current, "limit": self.pids_limit}),
             "blkio": {

@@ -6,7 +6,7 @@ Kernel: Documentation/admin-guide/cgroup-v1/.
 import os
 import time
 
-from cutaway.errors import CutawayError, FailedPrecondition, NotFound
+from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument, NotFound
 from cutaway.linux.cgroups import detect, files
 from cutaway.linux.cgroups.base import Manager
 
@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cutaway.linux.cgroups.oom import OomWatch
     from cutaway.linux.cgroups.stats import Stats
-    from cutaway.oci.runtime_spec import Resources
+    from cutaway.oci.runtime_spec import Cpu, Resources
 
 # Made, limited and entered in this order; "" is the v2 hierarchy of a hybrid machine.
 ORDER = (
@@ -33,9 +33,7 @@ def paths_for(inner: str) -> dict[str, str]:
     """
     layout = detect.layout()
     if "devices" not in layout.mounts:
-        raise FailedPrecondition(
-            "cgroup: the v1 devices controller is not mounted; containers need it to be safe"
-        )
+        raise FailedPrecondition("the v1 devices controller is not mounted; containers need it to be safe")
     own = {} if inner.startswith("/") else detect.own_cgroups()
     paths = {}
     for key in ORDER:
@@ -57,11 +55,30 @@ class ManagerV1(Manager):
         """Without repetitions: cpu and cpuacct are often one hierarchy."""
         return list(dict.fromkeys(self._paths.values()))
 
-    def _make(self, key: str) -> list[str]:
+    def check(self, resources: "Resources | None") -> None:
+        if resources is not None and resources.unified:
+            raise InvalidArgument("invalid configuration: cannot use unified on cgroup v1")
+        super().check(resources)
+
+    def _make(self, key: str, resources: "Resources | None") -> list[str]:
+        """No process enters a cpuset without CPUs, no realtime one a cgroup without runtime."""
         made = files.make(self._paths[key])
+        if key in ("cpuset", "cpu"):
+            try:
+                self._prepare(key, resources.cpu if resources else None)
+            except BaseException:
+                for directory in reversed(made):
+                    files.remove(directory)
+                raise
+        return made
+
+    def _prepare(self, key: str, cpu: "Cpu | None") -> None:
+        if cpu is not None:
+            from cutaway.linux.cgroups import v1_limits
+
+            v1_limits.before_entry(key, self._paths[key], cpu)
         if key == "cpuset":
             _inherit_cpuset(self._paths[key])
-        return made
 
     def add(self, pid: int) -> None:
         for directory in self._directories():
@@ -87,7 +104,7 @@ class ManagerV1(Manager):
 
             rules.apply_v1(self._paths["devices"], resources.devices if resources else None)
         if resources is not None:
-            v1_limits.apply(self._paths, resources)
+            v1_limits.apply(self._paths, resources, undo=not devices)
 
     def freeze(self) -> None:
         """FREEZING is not yet FROZEN: processes that are forking escape one pass, so passes are repeated."""
@@ -104,7 +121,7 @@ class ManagerV1(Manager):
             files.write(path, "THAWED")
             raise
         files.write(path, "THAWED")
-        raise FailedPrecondition(f"cgroup: unable to freeze {path}: processes keep appearing")
+        raise FailedPrecondition(f"unable to freeze {path}: processes keep appearing")
 
     def thaw(self) -> None:
         files.write(f"{self._need('freezer')}/freezer.state", "THAWED")
@@ -165,7 +182,7 @@ class ManagerV1(Manager):
 
     def _need(self, controller: str) -> str:
         if controller not in self._paths:
-            raise NotFound(f"cgroup: the {controller} controller is not mounted on this machine")
+            raise NotFound(f"the {controller} controller is not mounted on this machine")
         return self._paths[controller]
 
 

@@ -7,24 +7,42 @@ import errno
 
 from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument
 from cutaway.linux.cgroups import files
-from cutaway.linux.cgroups.controller import Controller
+from cutaway.linux.cgroups.controller import Controller, Journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cutaway.oci.runtime_spec import BlockIo, Cpu, Memory, NetworkControl, RdmaLimit, Resources
 
 
-def apply(paths: dict[str, str], resources: "Resources") -> None:
-    """Write every limit that is set.
+def apply(paths: dict[str, str], resources: "Resources", *, undo: bool = False) -> None:
+    """Write every limit that is set; with `undo`, a failure takes back those written before it.
 
     Raises `InvalidArgument` for v2 files (`unified`) and for what the kernel finds invalid,
     `FailedPrecondition` for a controller that is not there.
     """
     if resources.unified:
-        raise InvalidArgument("linux.resources.unified: this machine has cgroup v1, which has no such files")
+        raise InvalidArgument("invalid configuration: cannot use unified on cgroup v1")
+    journal = Journal() if undo else None
+    try:
+        _apply(paths, resources, journal)
+    except CutawayError:
+        if journal is not None:
+            journal.put_back()
+        raise
 
+
+def before_entry(name: str, directory: str, cpu: "Cpu") -> None:
+    """What must be there when a process enters: CPUs and memory nodes, and the realtime runtime."""
+    controller = Controller(name, directory)
+    if name == "cpuset":
+        _cpuset(controller, cpu)
+    else:
+        _realtime(controller, cpu)
+
+
+def _apply(paths: dict[str, str], resources: "Resources", journal: Journal | None) -> None:
     def controller(name: str) -> Controller:
-        return Controller(name, paths.get(name))
+        return Controller(name, paths.get(name), journal)
 
     if resources.cpu:
         _cpuset(controller("cpuset"), resources.cpu)
@@ -37,7 +55,10 @@ def apply(paths: dict[str, str], resources: "Resources") -> None:
     if resources.block_io:
         _blkio(controller("blkio"), resources.block_io)
     for huge in resources.hugepage_limits or ():
-        controller("hugetlb").write(f"hugetlb.{page_size(huge.page_size)}.limit_in_bytes", huge.limit)
+        size, hugetlb = page_size(huge.page_size), controller("hugetlb")
+        hugetlb.write(f"hugetlb.{size}.limit_in_bytes", huge.limit)
+        if hugetlb.has(f"hugetlb.{size}.rsvd.limit_in_bytes"):  # Linux 5.7: reservations count apart
+            hugetlb.write(f"hugetlb.{size}.rsvd.limit_in_bytes", huge.limit)
     if resources.network:
         _network(controller("net_cls"), controller("net_prio"), resources.network)
     if resources.rdma:
@@ -69,6 +90,10 @@ def _cpu(controller: Controller, cpu: "Cpu") -> None:
     controller.write_if_set("cpu.cfs_burst_us", with_burst)
     if cpu.idle is not None:
         controller.write("cpu.idle", cpu.idle)
+    _realtime(controller, cpu)
+
+
+def _realtime(controller: Controller, cpu: "Cpu") -> None:
     period = _try_first(controller, "cpu.rt_period_us", cpu.realtime_period, retry=bool(cpu.realtime_runtime))
     controller.write_if_set("cpu.rt_runtime_us", cpu.realtime_runtime)
     controller.write_if_set("cpu.rt_period_us", period)

@@ -1,7 +1,7 @@
 """Reading a container's usage from v1 files."""
 
 from cutaway.linux.cgroups import files
-from cutaway.linux.cgroups.stats import Io, Stats, Usage, cpu_list
+from cutaway.linux.cgroups.stats import CPUSET, Io, Stats, Usage, cpu_list
 
 # JSON key -> (BFQ's file, then the throttle layer's or CFQ's of the same meaning)
 _BLKIO = {
@@ -20,11 +20,6 @@ _BLKIO = {
     "ioTimeRecursive": ("blkio.bfq.time_recursive", "blkio.time_recursive"),
     "sectorsRecursive": ("blkio.bfq.sectors_recursive", "blkio.sectors_recursive"),
 }  # fmt: skip
-
-_CPUSET = (
-    "cpu_exclusive", "mem_hardwall", "mem_exclusive", "memory_migrate", "memory_spread_page",
-    "memory_spread_slab", "memory_pressure", "sched_load_balance", "sched_relax_domain_level",
-)  # fmt: skip
 
 _CLOCK_TICK = 10_000_000  # nanoseconds: USER_HZ is 100 on every machine that Linux has v1 cgroups on
 
@@ -68,7 +63,7 @@ def _cpu(directory: str, stats: Stats) -> None:
 def _cpuset(directory: str, stats: Stats) -> None:
     for key in ("cpus", "mems"):
         stats.cpuset[key] = cpu_list(files.read_or(f"{directory}/cpuset.{key}", ""))
-    for key in _CPUSET:
+    for key in CPUSET:
         stats.cpuset[key] = files.read_int(f"{directory}/cpuset.{key}", 0)
 
 

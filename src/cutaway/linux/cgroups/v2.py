@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SIGKILL = 9
 FREEZE_WITHIN = 10.0  # seconds
+DELEGATED = "/sys/kernel/cgroup/delegate"
 
 
 def path_for(inner: str) -> str:
@@ -50,8 +51,11 @@ class ManagerV2(Manager):
     def main_path(self) -> str:
         return self.path
 
-    def create(self) -> list[str]:
-        """Make the directories and enable, on the way down, every controller that is there."""
+    def create(self, resources: "Resources | None" = None) -> list[str]:
+        """Make the directories and enable, on the way down, every controller that is there.
+
+        Below processes or a threaded cgroup only threaded ones can be: such as `resources` allow.
+        """
         controllers = files.read(f"{self.root}/cgroup.controllers").split()
         made: list[str] = []
         current = self.root
@@ -60,6 +64,7 @@ class ManagerV2(Manager):
                 _enable(current, controllers)
                 current = f"{current}/{name}"
                 made += files.make(current)
+                _settle_type(current, resources)
         except BaseException:
             for directory in reversed(made):
                 files.remove(directory)
@@ -79,10 +84,21 @@ class ManagerV2(Manager):
             else:  # everything allowed is what a cgroup without a program does
                 device_program.uninstall(self.path)
         if resources is not None:
-            v2_limits.apply(self.path, resources)
+            v2_limits.apply(self.path, resources, undo=not devices)
+
+    def delegate(self, uid: int) -> None:
+        """As cgroups(7), "Delegation", has it: the directory, and the files that the kernel names for it."""
+        names = files.read_or(DELEGATED, "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n").split()
+        for path in (self.path, *(f"{self.path}/{name}" for name in names)):
+            try:
+                os.chown(path, uid, -1)
+            except FileNotFoundError:  # of a controller that is not enabled here
+                continue
+            except OSError as error:
+                raise files.failure(f"chown {path}", error) from None
 
     def add(self, pid: int) -> None:
-        _leave_invalid_domain(self.path)
+        _settle_type(self.path, None)
         files.write_pid(self.path, pid)
 
     def freeze(self) -> None:
@@ -91,7 +107,7 @@ class ManagerV2(Manager):
         if not self._wait_event("frozen", 1, FREEZE_WITHIN):
             self.thaw()
             raise FailedPrecondition(
-                f"cgroup: unable to freeze {self.path} within {FREEZE_WITHIN:g} s: a process cannot stop"
+                f"unable to freeze {self.path} within {FREEZE_WITHIN:g} s: a process cannot stop"
             )
 
     def thaw(self) -> None:
@@ -139,7 +155,7 @@ class ManagerV2(Manager):
         from cutaway.linux.cgroups.oom import OomWatchV2
 
         if not files.exists(f"{self.path}/memory.events"):
-            raise NotFound(f"cgroup: {self.path} has no memory controller")
+            raise NotFound(f"{self.path} has no memory controller")
         return OomWatchV2(self.path)
 
     def _wait_event(self, key: str, value: int, timeout: float) -> bool:
@@ -179,8 +195,20 @@ def _enable(directory: str, controllers: list[str]) -> None:
                 continue
 
 
-def _leave_invalid_domain(directory: str) -> None:
-    """Below a threaded cgroup a new one is `domain invalid`: it takes no process until it is threaded too."""
+def _settle_type(directory: str, resources: "Resources | None") -> None:
+    """Below a threaded cgroup a new one is `domain invalid`: it takes no process until it is threaded too.
+
+    Raises `FailedPrecondition` when a limit is wanted that threaded cgroups cannot have.
+    """
     kind = files.read_or(f"{directory}/cgroup.type", "domain").strip()
+    if kind == "domain":
+        return
+    from cutaway.linux.cgroups import v2_limits
+
+    if v2_limits.needs_domain(resources):
+        state = "an invalid state" if kind == "domain invalid" else f"{kind} mode"
+        raise FailedPrecondition(
+            f'cannot enter cgroupv2 "{directory}" with domain controllers -- it is in {state}'
+        )
     if kind == "domain invalid":
         files.write(f"{directory}/cgroup.type", "threaded")

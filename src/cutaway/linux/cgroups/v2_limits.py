@@ -8,7 +8,7 @@ import math
 
 from cutaway.errors import CutawayError, InvalidArgument, NotFound
 from cutaway.linux.cgroups import files
-from cutaway.linux.cgroups.controller import Controller
+from cutaway.linux.cgroups.controller import Controller, Journal
 from cutaway.linux.cgroups.v1_limits import page_size, rdma
 
 TYPE_CHECKING = False
@@ -18,13 +18,46 @@ if TYPE_CHECKING:
 DEFAULT_PERIOD = 100_000  # microseconds
 
 
-def apply(directory: str, resources: "Resources") -> None:
+def apply(directory: str, resources: "Resources", *, undo: bool = False) -> None:
     """Write every limit that is set; `unified` last, so that it can override the converted values.
 
+    With `undo`, a failure takes back the values written before it.
     Raises `NotFound` naming the file when the controller is not enabled here, `InvalidArgument` for
     values that cannot be converted or that the kernel finds invalid.
     """
-    cgroup = Controller("cgroup v2", directory)
+    journal = Journal() if undo else None
+    try:
+        _apply(Controller("cgroup v2", directory, journal), resources)
+    except CutawayError:
+        if journal is not None:
+            journal.put_back()
+        raise
+
+
+def needs_domain(resources: "Resources | None") -> bool:
+    """Whether a limit is wanted that threaded cgroups cannot have."""
+    if resources is None:
+        return False
+    cpu, memory, block = resources.cpu, resources.memory, resources.block_io
+    return bool(
+        (memory and (memory.limit or memory.reservation or memory.swap))
+        or (cpu and (cpu.shares or cpu.quota or cpu.period or cpu.burst or cpu.idle is not None))
+        or (
+            block
+            and (
+                block.weight
+                or block.weight_device
+                or block.throttle_read_bps_device
+                or block.throttle_write_bps_device
+                or block.throttle_read_iops_device
+                or block.throttle_write_iops_device
+            )
+        )
+        or resources.hugepage_limits
+    )
+
+
+def _apply(cgroup: Controller, resources: "Resources") -> None:
     if resources.cpu:
         _cpu(cgroup, resources.cpu)
         cgroup.write_if_set("cpuset.cpus", resources.cpu.cpus)
@@ -74,10 +107,17 @@ def _cpu(cgroup: Controller, cpu: "Cpu") -> None:
             if not quota:
                 raise
     if quota or period:
-        share = str(quota) if quota > 0 else "max"
-        cgroup.write("cpu.max", f"{share} {period or DEFAULT_PERIOD}")
+        held_quota, held_period = _held_quota(cgroup)
+        share = (str(quota) if quota > 0 else "max") if quota else held_quota
+        cgroup.write("cpu.max", f"{share} {period or held_period}")
     if burst_left is not None:
         cgroup.write("cpu.max.burst", burst_left)
+
+
+def _held_quota(cgroup: Controller) -> tuple[str, str]:
+    """What cpu.max has now: an update may name only one of the two."""
+    words = files.read_or(cgroup.path("cpu.max"), "").split()
+    return (words[0], words[1]) if len(words) == 2 else ("max", str(DEFAULT_PERIOD))
 
 
 def _limit(value: int) -> str:
@@ -150,17 +190,22 @@ def _io(cgroup: Controller, block: "BlockIo") -> None:
 
 def _unified(cgroup: Controller, file: str, value: str) -> None:
     """Any v2 file by name. The name is hostile: it must be one of this cgroup's own files."""
-    if "/" in file or "." not in file or file.startswith("."):
-        raise InvalidArgument(f'linux.resources.unified: "{file}" is not the name of a cgroup file')
+    _check_name(file)
     for line in value.splitlines() or [value]:  # io.max and the like take a device a write
         try:
             cgroup.write(file, line)
         except CutawayError as error:
-            if files.code(error) != errno.ENOENT:
-                raise
             controller = file.partition(".")[0]
-            enabled = files.read_or(f"{cgroup.directory}/cgroup.controllers", "").split()
-            why = "is not available" if controller not in enabled else "has no such file"
-            raise NotFound(
-                f'unable to set unified resource "{file}": controller {controller} {why}'
-            ) from None
+            enabled = ["cgroup", *files.read_or(f"{cgroup.directory}/cgroup.controllers", "").split()]
+            if files.code(error) in (errno.ENOENT, errno.EACCES, errno.EPERM) and controller not in enabled:
+                raise NotFound(
+                    f'unified resource "{file}" can\'t be set: controller "{controller}" not available'
+                ) from None
+            raise type(error)(f'unable to set unified resource "{file}": {error}') from None
+
+
+def _check_name(file: str) -> None:
+    if "/" in file:
+        raise InvalidArgument(f'unified resource "{file}" must be a file name (no slashes)')
+    if "." not in file or file.startswith("."):
+        raise InvalidArgument(f'unified resource "{file}" must be in the form CONTROLLER.PARAMETER')

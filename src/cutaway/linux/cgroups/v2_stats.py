@@ -1,7 +1,7 @@
 """Reading a container's usage from v2 files, given in the terms of v1 where `runc events` does so."""
 
 from cutaway.linux.cgroups import files
-from cutaway.linux.cgroups.stats import UNLIMITED, Io, Stats, Usage, cpu_list
+from cutaway.linux.cgroups.stats import UNLIMITED, Io, Stats, Usage
 
 _MICROSECOND = 1000  # nanoseconds
 
@@ -23,8 +23,6 @@ def collect(directory: str) -> Stats:
     limit = files.read_or(f"{directory}/pids.max", "max").strip()
     stats.pids_limit = 0 if limit == "max" else int(limit)
     _io(files.read_or(f"{directory}/io.stat", ""), stats)
-    for key in ("cpus", "mems"):
-        stats.cpuset[key] = cpu_list(files.read_or(f"{directory}/cpuset.{key}.effective", ""))
     for size in files.page_sizes():
         if files.exists(f"{directory}/hugetlb.{size}.current"):
             events = files.read_map(f"{directory}/hugetlb.{size}.events")

@@ -85,6 +85,12 @@ _UPDATE = [
     Option("memory-reservation", TEXT, "soft memory limit in bytes"),
     Option("memory-swap", TEXT, "limit of memory and swap in bytes, -1: none"),
     Option("pids-limit", NUMBER, "most processes"),
+    Option("cpu-burst", TEXT, "CFS burst in microseconds"),
+    Option("cpu-idle", TEXT, "1: run only when the CPU is idle, 0: not"),
+    Option("kernel-memory", TEXT, "accepted, not used"),
+    Option("kernel-memory-tcp", TEXT, "accepted, not used"),
+    Option("l3-cache-schema", TEXT, "schema of Intel RDT/CAT"),
+    Option("mem-bw-schema", TEXT, "schema of Intel RDT/MBA"),
 ]
 _FORMAT = Option("format f", TEXT, "table (default) or json")
 _ID = "<container-id>"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cutaway.runc.options import Parsed
     from cutaway.runc.state import Container
 
-_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+_UNITS = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1000.0, "m": 60_000.0, "h": 3_600_000.0}  # milliseconds
 
 
 def run(context: "Context", parsed: "Parsed") -> int:
@@ -42,27 +42,42 @@ def _emit(container: "Container", kind: str, data: "dict[str, object] | None" = 
 
 
 def _follow(container: "Container", interval: int) -> None:
+    """Statistics at their times, a kill for lack of memory at once, until the container ends."""
     import os
     import select
+    import time
 
     pidfd = processes.pidfd_open(container.record.pid)
-    kills = container.cgroup().oom_kills()
+    watch = container.cgroup().oom_events()
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
+    poller.register(watch, select.POLLIN)
+    due = time.monotonic() + interval / 1000
     try:
-        while not poller.poll(interval):
-            _stats(container)
-            now = container.cgroup().oom_kills()
-            for _ in range(now - kills):
+        ended = False
+        while not ended:
+            ready = [fd for fd, _ in poller.poll(max(0, due - time.monotonic()) * 1000)]
+            ended = pidfd in ready
+            if watch.killed():
                 _emit(container, "oom")
-            kills = now
+            if not ready:
+                _stats(container)
+                due += interval / 1000
     finally:
+        watch.close()
         os.close(pidfd)
 
 
 def _milliseconds(text: str) -> int:
-    number = text.rstrip("smh")
-    unit = text[len(number) :]
-    if not number.replace(".", "", 1).isdecimal() or unit not in _UNITS or float(number) <= 0:
-        raise InvalidArgument(f"invalid duration for --interval: {text!r}")
-    return max(1, int(float(number) * _UNITS[unit]))
+    """A duration as Go writes it: 100ms, 1.5s, 1h30m. Raises `InvalidArgument`."""
+    import re
+
+    parts = re.findall(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ms|us|ns|h|m|s)", text.removeprefix("+"))
+    if text.lstrip("+-") == "0" or text.startswith("-"):
+        raise InvalidArgument("duration interval must be greater than 0")
+    if "".join(number + unit for number, unit in parts) != text.removeprefix("+") or not parts:
+        raise InvalidArgument(f'invalid value "{text}" for flag -interval: parse error')
+    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if total <= 0:
+        raise InvalidArgument("duration interval must be greater than 0")
+    return max(1, int(total))

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from cutaway.runc.context import Context
     from cutaway.runc.options import Parsed
 
-_ESRCH = 3
+_SIGKILL = 9
 
 # signal(7), x86-64 and arm64
 _NAMES = (
@@ -26,7 +26,10 @@ def run(context: "Context", parsed: "Parsed") -> int:
     if parsed.flag("all"):
         container.cgroup().kill_all(number)
         return 0
+    paused = number == _SIGKILL and container.status() == state.PAUSED
     send(container, number)
+    if paused:
+        container.cgroup().thaw()  # a frozen process of cgroup v1 only dies when it goes on
     return 0
 
 

@@ -18,7 +18,7 @@ def run(context: "Context", parsed: "Parsed") -> int:
     if form not in ("table", "json"):
         raise InvalidArgument("invalid format option")
     container = state.load(context.root, parsed.arguments[0])
-    pids = container.cgroup().pids()
+    pids = container.cgroup().pids() if container.record.cgroup_paths else []
     if form == "json":
         text = f"[{','.join(map(str, pids))}]\n" if pids else "null\n"
     else:
@@ -47,7 +47,10 @@ def _ps(options: list[str]) -> str:
     ours, theirs = os.pipe()
     try:
         pid = os.posix_spawnp(
-            "ps", ["ps", *options], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 1)]
+            "ps",
+            ["ps", *options],
+            os.environ,
+            file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 1), (os.POSIX_SPAWN_DUP2, theirs, 2)],
         )
     except OSError:
         os.close(ours)
@@ -56,6 +59,7 @@ def _ps(options: list[str]) -> str:
         os.close(theirs)
     with os.fdopen(ours, "r", errors="replace") as file:
         text = file.read()
-    if os.waitpid(pid, 0)[1] != 0:
-        raise FailedPrecondition(f"ps {' '.join(options)} failed")
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code != 0:
+        raise FailedPrecondition(f"exit status {code}: {text}")
     return text

@@ -2,7 +2,7 @@
 
 import sys
 
-from cutaway.errors import FailedPrecondition, InvalidArgument, NotFound
+from cutaway.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from cutaway.linux import libc
 from cutaway.oci import document
 from cutaway.oci.runtime_spec import BlockIo, Cpu, Memory, Pids, Resources
@@ -21,11 +21,24 @@ def run(context: "Context", parsed: "Parsed") -> int:
     container = state.load(context.root, parsed.arguments[0])
     source = parsed.text("resources")
     resources = _read(source) if source else _from_options(parsed)
+    _refuse_rdt(parsed)
+    memory = resources.memory
+    if memory and (memory.kernel or memory.kernel_tcp):
+        context.log.warning("Kernel memory settings are ignored and will be removed")
     with state.Lock(container.directory):
         if container.status() == state.STOPPED:
             raise FailedPrecondition("container not running")
         container.cgroup().apply(resources, devices=False)
     return 0
+
+
+def _refuse_rdt(parsed: "Parsed") -> None:
+    for option, feature, what in (
+        ("l3-cache-schema", "CAT", "l3 cache schema"),
+        ("mem-bw-schema", "MBA", "memory bandwidth schema"),
+    ):
+        if parsed.text(option):
+            raise Unimplemented(f"Intel RDT/{feature}: {what} is not enabled")
 
 
 def _read(source: str) -> Resources:
@@ -44,6 +57,8 @@ def _from_options(parsed: "Parsed") -> Resources:
         shares=_number(parsed, "cpu-share"),
         quota=_number(parsed, "cpu-quota"),
         period=_number(parsed, "cpu-period"),
+        burst=_number(parsed, "cpu-burst"),
+        idle=_number(parsed, "cpu-idle"),
         realtime_runtime=_number(parsed, "cpu-rt-runtime"),
         realtime_period=_number(parsed, "cpu-rt-period"),
         cpus=parsed.text("cpuset-cpus") or None,
@@ -53,6 +68,8 @@ def _from_options(parsed: "Parsed") -> Resources:
         limit=_bytes(parsed, "memory"),
         reservation=_bytes(parsed, "memory-reservation"),
         swap=_bytes(parsed, "memory-swap"),
+        kernel=_bytes(parsed, "kernel-memory"),
+        kernel_tcp=_bytes(parsed, "kernel-memory-tcp"),
     )
     weight = parsed.number("blkio-weight")
     return Resources(

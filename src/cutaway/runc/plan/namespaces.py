@@ -68,6 +68,15 @@ class NamespacePlan:
             return 0, 0
         return _host_id(self.uid_map), _host_id(self.gid_map)
 
+    def host_uid(self, uid: int) -> int | None:
+        """The host's uid of one in the container; None where it is not mapped, or by a namespace joined."""
+        if not self.has("user"):
+            return uid
+        for inside, outside, size in self.uid_map:
+            if inside <= uid < inside + size:
+                return outside + uid - inside
+        return None
+
     def describe(self) -> str:
         """The namespaces in words: new by kind, joined with their path."""
         joined = [f"{kind}={path}" for kind, path in self.joined.items()]

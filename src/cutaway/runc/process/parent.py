@@ -111,12 +111,15 @@ class ReserveName(ParentStep):
 
 
 class MakeCgroup(ParentStep):
-    __slots__ = ("made", "manager")
+    """Make the container's cgroup; with an owner, one whom it is delegated to."""
+
+    __slots__ = ("made", "manager", "owner")
     group = "cgroup"
 
-    def __init__(self, making: Making, manager: "Manager") -> None:
+    def __init__(self, making: Making, manager: "Manager", owner: int | None) -> None:
         super().__init__(making)
         self.manager = manager
+        self.owner = owner
         self.made: list[str] = []
 
     def describe(self) -> str:
@@ -129,7 +132,10 @@ class MakeCgroup(ParentStep):
         return f"unable to apply cgroup configuration: {reason}"
 
     def execute(self, here: Here) -> None:
-        self.made = self.manager.create()
+        linux = self.making.spec.linux
+        self.made = self.manager.create(linux.resources if linux else None)
+        if self.owner is not None:
+            self.manager.delegate(self.owner)
 
     def undo(self) -> None:
         if self.made:

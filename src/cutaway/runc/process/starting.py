@@ -177,6 +177,6 @@ class Adopt(ParentStep):
     def enter_v2(self) -> None:
         """Move the process into its v2 cgroup, if it was not born there."""
         if self.v2 is not None and not self.making.in_cgroup:
-            from cutaway.linux.cgroups import files
+            from cutaway.linux import cgroups
 
-            files.write_pid(self.v2, self.making.pid)
+            cgroups.from_paths({"": self.v2}).add(self.making.pid)
