@@ -62,6 +62,66 @@ def test_a_namespace_is_joined_by_its_path(
     assert found.strip() == os.readlink(f"/proc/{other}/ns/{file}")
 
 
+def mounts_below(path: Path) -> list[str]:
+    """The mount points of this mount namespace at a path and below."""
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [point for point in points if point == os.fspath(path) or point.startswith(f"{path}/")]
+
+
+@pytest.fixture
+def shared(ours: Runtime, bundle: Bundle) -> Iterator[Bundle]:
+    """A bundle without any namespace of its own: its mounts are made among ours."""
+    bundle.linux.update(namespaces=[], maskedPaths=[], readonlyPaths=[])
+    del bundle.config["hostname"]
+    yield bundle
+    ours.clean()
+    assert not mounts_below(bundle.path)
+
+
+def test_without_a_mount_namespace_delete_unmounts(ours: Runtime, shared: Bundle, name: str) -> None:
+    shared.process["args"] = ["sleep", "1000"]
+    assert ours.detached("create", "--bundle", shared, name).code == 0
+    pid = ours.state(name)["pid"]
+    for kind in ("mnt", "pid", "net", "ipc", "uts", "cgroup", "user"):
+        assert os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}")
+    assert os.readlink(f"/proc/{pid}/root") == os.fspath(shared.rootfs)
+    assert os.fspath(shared.rootfs / "proc") in mounts_below(shared.rootfs)
+    assert ours("start", name).code == 0
+    assert ours("delete", "--force", name).code == 0
+    assert mounts_below(shared.path) == []
+
+
+def test_without_a_mount_namespace_exec_is_in_the_root_all_the_same(
+    ours: Runtime, shared: Bundle, name: str
+) -> None:
+    shared.process["args"] = ["sleep", "1000"]
+    (shared.rootfs / "mark").write_text("inside")
+    ours.detached("create", "--bundle", shared, name)
+    ours("start", name)
+    assert ours("exec", name, "cat", "/mark").out == "inside"
+
+
+def test_without_a_mount_namespace_a_mount_that_was_there_stays(
+    ours: Runtime, shared: Bundle, name: str
+) -> None:
+    root = os.fspath(shared.rootfs)
+    subprocess.run(["mount", "--bind", root, root], check=True, timeout=30)
+    try:
+        assert ours("run", "--bundle", shared.shell("exit 3"), name).code == 3
+        assert mounts_below(shared.rootfs) == [root]
+        shared.mount("/mnt", "nosuchfs", "x")
+        assert ours("run", "--bundle", shared, name).code == 1
+        assert mounts_below(shared.rootfs) == [root]
+    finally:
+        subprocess.run(["umount", root], check=True, timeout=30)
+
+
+def test_without_a_mount_namespace_nothing_is_masked(ours: Runtime, shared: Bundle, name: str) -> None:
+    shared.linux["maskedPaths"] = ["/proc/keys"]
+    result = ours("run", "--bundle", shared, name)
+    assert result.error.endswith("unable to restrict sys entries without a private MNT namespace")
+
+
 def test_loopback_is_up(runtime: Runtime, bundle: Bundle, name: str) -> None:
     assert (
         out(runtime, bundle.shell("cat /sys/class/net/lo/operstate /sys/class/net/lo/flags"), name).split()[1]

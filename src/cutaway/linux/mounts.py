@@ -30,6 +30,7 @@ MS_STRICTATIME = 0x1000000
 MS_LAZYTIME = 0x2000000
 
 MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
 
 AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
@@ -177,10 +178,20 @@ def change(fd: int, flags: int) -> None:
         mount_setattr(fd, wanted, MOUNT_ATTR_ATIME if wanted & MOUNT_ATTR_ATIME else 0)
 
 
-def parent_mount(path: str) -> str:
-    """The mount point that a directory lies on, from /proc/self/mountinfo."""
+def _points() -> list[bytes]:
+    """The mount points of our mount namespace, from /proc/self/mountinfo (proc_pid_mountinfo(5))."""
     lines = smallfile.read("/proc/self/mountinfo").rstrip(b"\n").split(b"\n")
-    points = {unescape(line.split(b" ", 5)[4]) for line in lines}
+    return [unescape(line.split(b" ", 5)[4]) for line in lines]
+
+
+def stacked(path: str) -> int:
+    """How many mounts are stacked on a directory."""
+    return _points().count(os.fsencode(path))
+
+
+def parent_mount(path: str) -> str:
+    """The mount point that a directory lies on."""
+    points = set(_points())
     name = os.fsencode(path)
     while name not in points and name != b"/":
         name = os.path.dirname(name)

@@ -154,6 +154,7 @@ def _steps(
     return [
         reserve,
         parent.MakeCgroup(making, manager, _cgroup_owner(spec, namespaces)),
+        *_host_mounts(making, namespaces),
         start_init,
         starting.Adopt(making, cgroup2),
         parent.LetInitRun(making, ours, "go", "mounted", manager),
@@ -162,6 +163,17 @@ def _steps(
         parent.LetInitRun(making, ours, "resume", "ready", manager, agent(making, state.CREATING)),
         parent.SaveReady(making, pid_file),
     ]
+
+
+def _host_mounts(making: "Making", namespaces: NamespacePlan) -> "list[step.Step]":
+    if namespaces.has("mount"):
+        return []
+    from cutaway.linux import mounts
+    from cutaway.runc.process.host_mounts import MountOnHost
+
+    record = making.container.record
+    record.root_mounts = mounts.stacked(record.rootfs)
+    return [MountOnHost(making)]
 
 
 def _hook_steps(making: "Making", *named: "tuple[str, list[Hook]]") -> "list[step.Step]":

@@ -206,7 +206,7 @@ class StartProcess(starting.StartInit):
         finally:
             self.init.end.close()
             self.entry.close()
-            os.close(self.join.pidfd)
+            self.join.close()
             os.close(self.init.host_proc)
 
 

@@ -50,6 +50,7 @@ class Record(Document):
     ready: bool = False
     cgroup_paths: dict[str, str] = {}
     own_pids: bool = True  # a pid namespace of its own: killing init ends everything in it
+    root_mounts: int | None = None  # without a mount namespace of its own: mounts on the root before
     annotations: dict[str, str] = {}
     hooks: Hooks = Hooks()
 

@@ -88,6 +88,10 @@ def destroy(context: "Context", container: state.Container) -> None:
         if not container.record.own_pids:
             cgroup.kill_all(_SIGKILL)
         cgroup.delete()
+    if container.record.root_mounts is not None:
+        from cutaway.runc.process import host_mounts
+
+        host_mounts.unmount(container.record)
     state.remove(container.root, container.id)
     if container.record.hooks.poststop:
         stopped = container.oci_state(state.STOPPED)

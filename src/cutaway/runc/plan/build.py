@@ -77,7 +77,7 @@ def init_plan(spec: "Spec", namespaces: "NamespacePlan", around: Surroundings) -
         *rootfs.view_steps(spec),
         system.AskParent("mounted"),
         *_hooks(spec, "createContainer", around),
-        *_finish_steps(spec, around),
+        *_finish_steps(spec, namespaces, around),
     ]
     after = process_steps(spec.process, around, namespaces)
     return InitPlan(before, after, _hooks(spec, "startContainer", around))
@@ -108,7 +108,7 @@ def _hooks(spec: "Spec", name: str, around: Surroundings) -> "list[Step]":
     return [system.RunHooks(name, wanted, around.state)] if wanted else []
 
 
-def _finish_steps(spec: "Spec", around: Surroundings) -> "list[Step]":
+def _finish_steps(spec: "Spec", namespaces: "NamespacePlan", around: Surroundings) -> "list[Step]":
     steps: list[Step] = []
     for mount in spec.mounts:
         options = mount_options.parse(mount.options)
@@ -119,6 +119,8 @@ def _finish_steps(spec: "Spec", around: Surroundings) -> "list[Step]":
         steps.append(mounts.RemountReadonly("/"))
     if spec.process:
         steps += label_steps(spec.process)
+    if not namespaces.has("mount"):
+        return [*steps, pivot.ChangeRoot()]
     wanted = spec.linux.rootfs_propagation if spec.linux else None
     propagation = mount_options.PROPAGATION[wanted] if wanted else 0
     steps.append(pivot.PivotRoot(pivot=not around.no_pivot, propagation=propagation))

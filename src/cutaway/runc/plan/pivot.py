@@ -73,6 +73,59 @@ def _move_to_top() -> None:
     os.chroot(".")
 
 
+class BindRoot(Step):
+    """Make the root a mount of its own in the runtime's mount namespace, where the container has none."""
+
+    __slots__ = ("path",)
+    group = "rootfs"
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def describe(self) -> str:
+        return f"bind the root {self.path} on itself"
+
+    def command(self) -> str:
+        return f"mount --rbind {self.path} {self.path} && mount --make-rprivate {self.path}"
+
+    def failure(self, reason: str) -> str:
+        return f"error preparing rootfs: {reason}"
+
+    def execute(self, here: Here) -> None:
+        tree = mounts.open_tree(mounts.AT_FDCWD, self.path, recursive=True)
+        target = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            mounts.move_mount(tree, target, shown=self.path)
+        finally:
+            os.close(target)
+        # What is attached below a shared mount becomes shared; what comes on it is nobody else's affair.
+        mounts.mount_setattr(tree, 0, 0, propagation=mounts.MS_PRIVATE, recursive=True)
+        here.root = tree
+        here.old_umask = os.umask(0)
+
+
+class ChangeRoot(Step):
+    """Change the process's root alone: in a shared mount namespace there is nothing to pivot."""
+
+    __slots__ = ()
+    group = "pivot_root"
+
+    def describe(self) -> str:
+        return "change to the container's root by chroot"
+
+    def command(self) -> str:
+        return "chroot $ROOT"
+
+    def failure(self, reason: str) -> str:
+        return f"error jailing process inside rootfs: {reason}"
+
+    def execute(self, here: Here) -> None:
+        os.fchdir(here.root)
+        os.chroot(".")
+        os.close(here.root)
+        here.root = -1
+
+
 class MakeWorkingDirectory(Step):
     """Create the working directory if it is not there, as runc does. Runs before pivot_root."""
 

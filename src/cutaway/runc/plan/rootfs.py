@@ -20,6 +20,8 @@ def root_steps(spec: "Spec", namespaces: "NamespacePlan", around: "Surroundings"
     if linux and linux.rootfs_propagation:
         around.propagation = mount_options.PROPAGATION[linux.rootfs_propagation]
     steps: list[Step] = [mounts.PrepareRoot(around.rootfs, around.propagation)]
+    if not namespaces.has("mount"):
+        steps = [pivot.BindRoot(around.rootfs)]
     steps += [mount_step(mount, namespaces, around) for mount in spec.mounts]
     if _sets_up_dev(spec.mounts):
         steps += _device_steps(linux, namespaces, around)

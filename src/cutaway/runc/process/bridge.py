@@ -130,9 +130,12 @@ class JoinByPath:
 
 class JoinProcess:
     """Enter every namespace of a running process that is not ours already, in one call: setns(2) with a
-    pidfd (Linux 5.8) takes the user namespace first and does all or nothing."""
+    pidfd (Linux 5.8) takes the user namespace first and does all or nothing.
 
-    __slots__ = ("flags", "pidfd")
+    Where the mount namespace is ours, the process has only its root of its own: that is entered then.
+    """
+
+    __slots__ = ("flags", "pidfd", "root")
 
     def __init__(self, pidfd: int, pid: int) -> None:
         self.pidfd = pidfd
@@ -141,6 +144,15 @@ class JoinProcess:
             for kind in namespaces.KINDS
             if namespaces.inode(kind, pid) != namespaces.inode(kind)
         )
+        self.root = -1
+        if not self.joins("mount"):
+            self.root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            processes.pidfd_send_signal(pidfd, 0)  # the pid was the process's until now: no other's root
+
+    def close(self) -> None:
+        for fd in (self.pidfd, self.root):
+            if fd >= 0:
+                os.close(fd)
 
     def joins(self, kind: str) -> bool:
         return bool(self.flags & namespaces.flag(kind))
@@ -148,3 +160,6 @@ class JoinProcess:
     def __call__(self) -> None:
         if self.flags:
             namespaces.setns(self.pidfd, self.flags, "failed to setns into the container's namespaces")
+        if self.root >= 0:
+            os.fchdir(self.root)
+            os.chroot(".")
