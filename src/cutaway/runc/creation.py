@@ -157,6 +157,7 @@ def _steps(
         *_host_mounts(making, namespaces),
         start_init,
         starting.Adopt(making, cgroup2),
+        *_net_devices(making),
         parent.LetInitRun(making, ours, "go", "mounted", manager),
         parent.LimitResources(making, manager),
         *_hook_steps(making, ("prestart", hooks.prestart), ("createRuntime", hooks.create_runtime)),
@@ -174,6 +175,15 @@ def _host_mounts(making: "Making", namespaces: NamespacePlan) -> "list[step.Step
     record = making.container.record
     record.root_mounts = mounts.stacked(record.rootfs)
     return [MountOnHost(making)]
+
+
+def _net_devices(making: "Making") -> "list[step.Step]":
+    devices = making.spec.linux.net_devices if making.spec.linux else None
+    if not devices:
+        return []
+    from cutaway.runc.process.net_devices import MoveNetDevice
+
+    return [MoveNetDevice(making, name, device.name or "") for name, device in devices.items()]
 
 
 def _hook_steps(making: "Making", *named: "tuple[str, list[Hook]]") -> "list[step.Step]":

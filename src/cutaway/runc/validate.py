@@ -276,13 +276,27 @@ def _views(found: "Spec") -> None:
         raise InvalidArgument(f"linux.personality.domain: {linux.personality.domain!r} is not known")
 
 
+def _net_devices(found: "Spec") -> None:
+    devices = _linux(found).net_devices
+    if not devices:
+        return
+    kinds = _kinds(found)
+    if "network" not in kinds or _is_own_network(kinds["network"]):
+        raise InvalidArgument("unable to move network devices without a NET namespace")
+    if os.geteuid() != 0:
+        raise InvalidArgument("network devices are not supported for rootless containers")
+    for old, device in devices.items():
+        for name in (old, device.name or old):
+            # as the kernel's dev_valid_name()
+            if name in ("", ".", "..") or len(os.fsencode(name)) > 15 or set(name) & set("/: \t\n\0"):
+                raise InvalidArgument(f'linux.netDevices: invalid network device name "{name}"')
+
+
 def _refused(found: "Spec") -> None:
     """What would be ignored silently otherwise."""
     linux = _linux(found)
     if linux.intel_rdt is not None:
         raise Unimplemented("intelRdt is specified in config, but Intel RDT is not built yet")
-    if linux.net_devices:
-        raise Unimplemented("linux.netDevices: moving network devices is not built yet")
 
 
 def _hooks(found: "Spec") -> None:
@@ -297,4 +311,15 @@ def _hooks(found: "Spec") -> None:
             texts(f"hooks.{name}[{index}]", [hook.path, *(hook.args or []), *(hook.env or [])])
 
 
-_CHECKS = (_namespaces, _user_namespace, _names, _time, _sysctls, _devices, _views, _refused, _hooks)
+_CHECKS = (
+    _namespaces,
+    _user_namespace,
+    _names,
+    _time,
+    _sysctls,
+    _devices,
+    _views,
+    _net_devices,
+    _refused,
+    _hooks,
+)

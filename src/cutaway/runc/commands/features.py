@@ -47,7 +47,7 @@ def features() -> dict[str, object]:
             "selinux": {"enabled": True},
             "intelRdt": {"enabled": False},
             "mountExtensions": {"idmap": {"enabled": True}},
-            "netDevices": {"enabled": False},
+            "netDevices": {"enabled": True},
         },
         "annotations": {"org.cutaway.runc.version": __version__},
         "potentiallyUnsafeConfigAnnotations": [],
