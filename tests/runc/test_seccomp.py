@@ -234,7 +234,7 @@ def test_what_the_process_lacks_is_named() -> None:
 
     answer = in_child(work)
     assert answer == (
-        "PermissionDenied: can't apply capabilities: Operation not permitted; "
+        "PermissionDenied: unable to apply caps: operation not permitted; "
         "permitted, but not permitted before: CAP_KILL"
     )
 

@@ -18,6 +18,7 @@ import ctypes
 import os
 
 from cutaway.errors import PermissionDenied, Unknown
+from cutaway.linux import libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def set_sets(sets: Sets) -> list[str]:
     data = (ctypes.c_uint32 * 6)(*words)
     if _libc().capset(header, data) < 0:
         code = ctypes.get_errno()
-        raise PermissionDenied(f"can't apply capabilities: {os.strerror(code)}{_why_refused(sets)}")
+        raise PermissionDenied(f"unable to apply caps: {libc.words(code)}{_why_refused(sets)}")
     return _set_ambient(sets.ambient)
 
 

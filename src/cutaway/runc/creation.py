@@ -21,7 +21,7 @@ from cutaway.runc.process.init import Init
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cutaway.linux.cgroups.base import Manager
-    from cutaway.oci.runtime_spec import Hook, Process, Seccomp, Spec
+    from cutaway.oci.runtime_spec import Hook, Linux, Process, Seccomp, Spec
     from cutaway.runc.context import Context
     from cutaway.runc.options import Parsed
     from cutaway.runc.process.agent import Agent
@@ -49,6 +49,10 @@ def create(context: "Context", options: "Parsed", *, detach: bool, relay: "Relay
     assert process is not None  # validated
     check_terminal(process, detach=detach, console_socket=options.text("console-socket"))
     making = parent.Making(_container(context, container_id, spec, bundle, rootfs), spec, process)
+    if os.environ.get("NOTIFY_SOCKET"):
+        from cutaway.runc import notify
+
+        notify.set_up(spec, making.container)
     kept = inherited_fds(process, options.number("preserve-fds"))
     console_socket = -1
     if options.text("console-socket"):
@@ -139,8 +143,6 @@ def _steps(
     around.no_pivot = options.flag("no-pivot")
     around.new_keyring = not options.flag("no-new-keyring")
     plan = build.init_plan(spec, namespaces, around)
-    for steps in (plan.before, plan.after, plan.start_hooks):
-        step.prepare(steps)
     ours, theirs = channel.pair()
     init = Init(plan, making.process, theirs)
     init.kept_fds = kept
@@ -153,6 +155,8 @@ def _steps(
     hooks = spec.hooks or Hooks()
     return [
         reserve,
+        *_notify_steps(making),
+        starting.PrepareInit(making, plan),
         parent.MakeCgroup(making, manager, _cgroup_owner(spec, namespaces)),
         *_host_mounts(making, namespaces),
         start_init,
@@ -184,6 +188,14 @@ def _net_devices(making: "Making") -> "list[step.Step]":
     from cutaway.runc.process.net_devices import MoveNetDevice
 
     return [MoveNetDevice(making, name, device.name or "") for name, device in devices.items()]
+
+
+def _notify_steps(making: "Making") -> "list[step.Step]":
+    if not os.environ.get("NOTIFY_SOCKET"):
+        return []
+    from cutaway.runc import notify
+
+    return [notify.MakeDirectory(making)]
 
 
 def _hook_steps(making: "Making", *named: "tuple[str, list[Hook]]") -> "list[step.Step]":
@@ -240,12 +252,18 @@ def _look_around(
     around = build.Surroundings(record.id, record.bundle, container.oci_state(state.CREATING), sets)
     around.rootfs = record.rootfs
     around.has_kcore = os.path.exists("/proc/kcore")
-    if linux is not None and linux.personality is not None:
-        around.personality = scheduling.PERSONALITIES[linux.personality.domain]
+    around.personality = personality(linux)
     around.seccomp = compiled_filter(linux.seccomp if linux else None)
     if any(mount.type == "cgroup" for mount in spec.mounts):
         _look_at_cgroups(around, manager)
     return around
+
+
+def personality(linux: "Linux | None") -> int | None:
+    """The execution domain's number, if the configuration names one."""
+    if linux is None or linux.personality is None:
+        return None
+    return scheduling.PERSONALITIES[linux.personality.domain]
 
 
 def compiled_filter(wanted: "Seccomp | None") -> tuple[bytes, int] | None:

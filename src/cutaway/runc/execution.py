@@ -10,7 +10,7 @@ from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument
 from cutaway.linux import capabilities, processes
 from cutaway.oci.runtime_spec import Capabilities
 from cutaway.runc import config, console, creation, state, validate
-from cutaway.runc.plan import build, cgroups, step, system
+from cutaway.runc.plan import build, cgroups, scheduling, step, system
 from cutaway.runc.plan.namespaces import NamespacePlan
 from cutaway.runc.process import bridge, channel, limits, parent, starting
 from cutaway.runc.process.init import Init
@@ -79,23 +79,37 @@ def _process(options: "Parsed", spec: "Spec") -> "Process | None":
     if options.many("cap"):
         process.capabilities = process.capabilities or Capabilities()
         capabilities.add(process.capabilities, options.many("cap"))
-    _set_user(process, options.text("user"), options.many("additional-gids"))
+    _set_user(process, options.text("user"), options.numbers("additional-gids"))
     return process
 
 
-def _set_user(process: "Process", user: str, groups: list[str]) -> None:
+def _set_user(process: "Process", user: str, groups: list[int]) -> None:
     uid, _, gid = user.partition(":")
     if uid:
         process.user.uid = _id(uid, "uid")
     if gid:
         process.user.gid = _id(gid, "gid")
-    process.user.additional_gids = [*process.user.additional_gids, *(_id(group, "gid") for group in groups)]
+    process.user.additional_gids = [*process.user.additional_gids, *map(_additional, groups)]
 
 
 def _id(text: str, what: str) -> int:
-    if not text.isdecimal():
-        raise InvalidArgument(f"parsing {text} as int for {what} failed: expected a number")
-    return int(text)
+    if not (text.removeprefix("-").isdecimal() and text.isascii()):
+        raise InvalidArgument(
+            f'parsing {text} as int for {what} failed: strconv.Atoi: parsing "{text}": invalid syntax'
+        )
+    return _in_range(int(text))
+
+
+def _in_range(number: int) -> int:
+    if not 0 <= number < 1 << 31:
+        raise InvalidArgument("unable to setup user: uids and gids must be in range 0-2147483647")
+    return number
+
+
+def _additional(number: int) -> int:
+    if number < 0:
+        raise InvalidArgument(f"additional-gids must be a positive number {number}")
+    return _in_range(number)
 
 
 def _steps(
@@ -105,7 +119,7 @@ def _steps(
     pidfd = processes.pidfd_open(container.record.pid)
     if not container.alive():  # asked with the pidfd in hand
         raise FailedPrecondition("cannot exec in a stopped container")
-    enter = bridge.JoinProcess(pidfd, container.record.pid)
+    enter = bridge.JoinProcess(pidfd, container.record.pid, _cpus(process, "initial"))
     paths = _cgroup_paths(container, options.many("cgroup"))
     cgroup2 = paths.pop("", None)
     entry = starting.Entry(cgroups.EnterCgroups(list(paths.values())), cgroup2)
@@ -134,7 +148,11 @@ def _plan(
         container.id, container.record.bundle, container.oci_state(state.RUNNING), sets
     )
     around.seccomp = creation.compiled_filter(linux.seccomp if linux else None)
-    before: list[step.Step] = [enter_cgroups, system.JoinKeyring(f"_ses.{container.id}")]
+    around.personality = creation.personality(linux)
+    before: list[step.Step] = [enter_cgroups]
+    if cpus := _cpus(process, "final"):
+        before.append(scheduling.SetAffinity(cpus))
+    before.append(system.JoinKeyring(f"_ses.{container.id}"))
     if process.terminal:
         size = process.console_size
         before.append(
@@ -147,6 +165,12 @@ def _plan(
     return plan
 
 
+def _cpus(process: "Process", which: str) -> list[int]:
+    affinity = process.exec_cpu_affinity
+    text = getattr(affinity, which) if affinity is not None else None
+    return scheduling.cpu_list(text) if text else []
+
+
 def _own_capabilities(spec: "Spec", options: "Parsed") -> Capabilities | None:
     """A process file without capabilities gets the container's, as in runc."""
     return spec.process.capabilities if spec.process and options.text("process") else None
@@ -157,6 +181,8 @@ def _cgroup_paths(container: "Container", wanted: list[str]) -> dict[str, str]:
     paths = dict(container.record.cgroup_paths)
     for entry in wanted:
         controllers, colon, path = entry.rpartition(":")
+        if ":" in controllers:
+            raise InvalidArgument(f"invalid --cgroup argument: {entry}")
         if not colon and len(wanted) > 1:
             raise InvalidArgument(f"invalid --cgroup argument: {entry} (missing <controller>: prefix)")
         for controller in controllers.split(",") if colon else list(paths):

@@ -3,6 +3,7 @@
 import _signal  # type: ignore[import-not-found]  # the C part: signal itself imports enum
 import os
 
+from cutaway.errors import CutawayError
 from cutaway.linux import processes
 from cutaway.runc import creation
 from cutaway.runc.commands import delete, start
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cutaway.runc.context import Context
+    from cutaway.runc.notify import Proxy
     from cutaway.runc.options import Parsed
 
 # Not passed on: what cannot be caught, what is about us (CHLD, the terminal's stops) and faults.
@@ -73,7 +75,10 @@ def run(context: "Context", parsed: "Parsed") -> int:
             forwarding.to(making.pid)
             try:
                 relay.begin()
+                proxy = start.notify_proxy(container)
                 start.start(container)
+                if proxy is not None:
+                    _forward_beside(context, proxy, making.pid)
             except Exception:
                 start.kill(container)
                 wait(making.pid, relay)
@@ -85,6 +90,19 @@ def run(context: "Context", parsed: "Parsed") -> int:
     if not parsed.flag("keep"):
         delete.delete(context, container, force=True)
     return code
+
+
+def _forward_beside(context: "Context", proxy: "Proxy", pid: int) -> None:
+    """Pass the program's word on while we wait for it and carry its terminal. Its main process is we."""
+    import _thread
+
+    def forward() -> None:
+        try:
+            proxy.forward(pid, os.getpid())
+        except CutawayError as error:
+            context.log.warning(str(error))
+
+    _thread.start_new_thread(forward, ())
 
 
 def wait(pid: int, relay: "Relay") -> int:

@@ -7,7 +7,7 @@ argparse would do, and costs 5 ms of the 12 that a cold start has.
 
 from cutaway.errors import InvalidArgument
 
-FLAG, TEXT, NUMBER, MANY = "flag", "text", "number", "many"
+FLAG, TEXT, NUMBER, MANY, NUMBERS = "flag", "text", "number", "many", "numbers"
 
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
@@ -34,7 +34,7 @@ class Parsed:
     __slots__ = ("_values", "arguments")
 
     def __init__(self) -> None:
-        self._values: dict[str, bool | str | int | list[str]] = {}
+        self._values: dict[str, bool | str | int | list[str] | list[int]] = {}
         self.arguments: list[str] = []
 
     def __contains__(self, name: str) -> bool:
@@ -53,7 +53,11 @@ class Parsed:
 
     def many(self, name: str) -> list[str]:
         value = self._values.get(name)
-        return value if isinstance(value, list) else []
+        return [str(each) for each in value] if isinstance(value, list) else []
+
+    def numbers(self, name: str) -> list[int]:
+        value = self._values.get(name)
+        return [int(each) for each in value] if isinstance(value, list) else []
 
 
 def parse(options: list[Option], words: list[str], *, stop_at_argument: bool = False) -> Parsed:
@@ -96,11 +100,12 @@ def _set(parsed: Parsed, option: Option, written: str, value: str) -> None:
         if value not in _TRUE and value not in _FALSE:
             raise UsageError(f'invalid boolean value "{value}" for -{written}: parse error')
         values[name] = value in _TRUE
-    elif option.kind == NUMBER:
+    elif option.kind in (NUMBER, NUMBERS):
         try:
-            values[name] = int(value, 0)
+            number = int(value, 0)
         except ValueError:
             raise UsageError(f'invalid value "{value}" for flag -{written}: parse error') from None
+        values[name] = number if option.kind == NUMBER else [*parsed.numbers(name), number]
     elif option.kind == MANY:
         values[name] = [*parsed.many(name), value]
     else:

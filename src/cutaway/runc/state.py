@@ -218,11 +218,21 @@ def ids(root: str) -> list[str]:
 def remove(root: str, container_id: str) -> None:
     """Remove what the container has on disk. Missing files are no error."""
     directory = os.path.join(root, container_id)
+    _remove_notify(os.path.join(directory, "notify"))
     for name in (STATE_FILE, CONFIG_FILE, FIFO, *(f"{n}.new" for n in (STATE_FILE, CONFIG_FILE)), _LOCK):
         _unlink(os.path.join(directory, name))
     try:
         os.rmdir(directory)
     except FileNotFoundError:
+        return
+
+
+def _remove_notify(directory: str) -> None:
+    """The directory of `notify`, if the container has one."""
+    try:
+        _unlink(os.path.join(directory, "notify.sock"))
+        os.rmdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
         return
 
 

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cutaway.oci.runtime_spec import Linux, Process, Spec
+    from cutaway.oci.runtime_spec import Linux, Process, Scheduler, Spec
 
 # getrlimit(2); the names are the specification's, the numbers the same on x86-64 and arm64.
 _RLIMIT_NAMES = (
@@ -74,17 +74,43 @@ def _user(found: "Process") -> None:
 def _scheduling(found: "Process") -> None:
     scheduler, io = found.scheduler, found.io_priority
     if scheduler is not None:
-        if scheduler.policy not in scheduling.POLICIES:
-            raise InvalidArgument(f"scheduler policy {scheduler.policy!r} is not known")
-        for flag in scheduler.flags:
-            if flag not in scheduling.SCHEDULER_FLAGS:
-                raise InvalidArgument(f"scheduler flag {flag!r} is not known")
-        if not -20 <= (scheduler.nice or 0) <= 19:
-            raise InvalidArgument(f"invalid scheduler.nice: {scheduler.nice} (must be -20 to 19)")
-    if io is not None and (io.class_ not in scheduling.IO_CLASSES or not 0 <= io.priority <= 7):
-        raise InvalidArgument(f"invalid ioPriority: class {io.class_!r}, priority {io.priority} (0 to 7)")
-    if found.exec_cpu_affinity is not None:
-        raise Unimplemented("process.execCPUAffinity is not built yet")
+        _scheduler(scheduler)
+    if io is not None:
+        if not 0 <= io.priority <= 7:
+            raise InvalidArgument(f"invalid ioPriority.Priority: {io.priority}")
+        if io.class_ not in scheduling.IO_CLASSES:
+            raise InvalidArgument(f'invalid ioPriority.Class: "{io.class_}"')
+    affinity = found.exec_cpu_affinity
+    if affinity is not None:
+        for name, text in (("Initial", affinity.initial), ("Final", affinity.final)):
+            try:
+                scheduling.cpu_list(text or "0")
+            except InvalidArgument as error:
+                raise InvalidArgument(f"process.execCPUAffinity: bad CPUAffinity.{name}: {error}") from None
+
+
+def _scheduler(found: "Scheduler") -> None:
+    """The rules of sched_setattr(2), in runc's words."""
+    policy = found.policy
+    if not policy:
+        raise InvalidArgument("scheduler policy is required")
+    if policy not in scheduling.POLICIES:
+        raise InvalidArgument(f"invalid scheduler policy: {policy}")
+    for flag in found.flags:
+        if flag not in scheduling.SCHEDULER_FLAGS:
+            raise InvalidArgument(f"invalid scheduler flag: {flag}")
+    if not -20 <= (found.nice or 0) <= 19:
+        raise InvalidArgument(f"invalid scheduler.nice: {found.nice} when scheduler.policy is {policy}")
+    if found.priority and policy not in ("SCHED_FIFO", "SCHED_RR"):
+        raise InvalidArgument("scheduler.priority can only be specified for SchedFIFO or SchedRR policy")
+    if policy != "SCHED_DEADLINE" and (found.runtime or found.deadline or found.period):
+        raise InvalidArgument(
+            "scheduler runtime/deadline/period can only be specified for SchedDeadline policy"
+        )
+    uint32("process.scheduler.priority", found.priority or 0)
+    for name, time in (("runtime", found.runtime), ("deadline", found.deadline), ("period", found.period)):
+        if not 0 <= (time or 0) < 1 << 64:
+            raise InvalidArgument(f"process.scheduler.{name}: expected an unsigned 64-bit number, got {time}")
 
 
 def _version(text: str) -> None:
@@ -272,8 +298,13 @@ def _views(found: "Spec") -> None:
     wanted = linux.rootfs_propagation
     if wanted and wanted not in mount_options.PROPAGATION:
         raise InvalidArgument(f"rootfsPropagation={wanted} is not supported")
-    if linux.personality is not None and linux.personality.domain not in scheduling.PERSONALITIES:
-        raise InvalidArgument(f"linux.personality.domain: {linux.personality.domain!r} is not known")
+    if linux.personality is not None:
+        if linux.personality.domain not in scheduling.PERSONALITIES:
+            raise InvalidArgument(
+                f"linux.personality.domain: invalid personality domain {linux.personality.domain}"
+            )
+        if linux.personality.flags:
+            raise InvalidArgument("linux.personality.flags: the specification knows no flag yet")
 
 
 def _net_devices(found: "Spec") -> None:

@@ -147,7 +147,11 @@ def _become(
 
 
 def _take_environment(environment: dict[str, str] | None) -> None:
-    """The given one, or the shim's with the current step's context for the program's own steps."""
+    """The given one, or the shim's with the current step's context for the program's own steps.
+
+    Never with NOTIFY_SOCKET: the daemons' word to systemd is not the container's, as in containerd's go-runc.
+    """
+    os.environ.pop("NOTIFY_SOCKET", None)
     context = spans.current()
     if environment is not None:
         replace_environment(environment)

@@ -3,7 +3,7 @@
 The table here is all that a command line needs to be understood; a command's module is imported when it runs.
 """
 
-from cutaway.runc.options import FLAG, MANY, NUMBER, TEXT, Option
+from cutaway.runc.options import FLAG, MANY, NUMBER, NUMBERS, TEXT, Option
 
 _NO_LIMIT = 1 << 30
 
@@ -59,7 +59,7 @@ _EXEC = [
     Option("env e", MANY, "set an environment variable"),
     Option("tty t", FLAG, "allocate a terminal"),
     Option("user u", TEXT, "uid[:gid]"),
-    Option("additional-gids g", MANY, "an additional group"),
+    Option("additional-gids g", NUMBERS, "an additional group"),
     Option("process p", TEXT, "file with the process as JSON"),
     Option("detach d", FLAG, "do not wait for the process"),
     Option("pid-file", TEXT, "file to write the process id to"),

@@ -9,6 +9,7 @@ from cutaway.runc import hooks, state
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cutaway.runc.context import Context
+    from cutaway.runc.notify import Proxy
     from cutaway.runc.options import Parsed
 
 _POLL_MS = 100
@@ -18,8 +19,20 @@ def run(context: "Context", parsed: "Parsed") -> int:
     """Start; 0."""
     container = state.load(context.root, parsed.arguments[0])
     with state.Lock(container.directory):
+        proxy = notify_proxy(container)
         start(container)
+    if proxy is not None:
+        proxy.forward(container.record.pid, container.record.pid)
     return 0
+
+
+def notify_proxy(container: state.Container) -> "Proxy | None":
+    """The socket that tells systemd when the program is ready, if systemd waits for that."""
+    if not os.environ.get("NOTIFY_SOCKET"):
+        return None
+    from cutaway.runc import notify
+
+    return notify.listen(container)
 
 
 def start(container: state.Container) -> None:

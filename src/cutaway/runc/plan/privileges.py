@@ -106,7 +106,7 @@ def _enter(path: str) -> str | None:
     try:
         os.chdir(path)
     except OSError as error:
-        return f"chdir {path}: {libc.words(error.errno or 0)}"
+        return libc.words(error.errno or 0)
     return None
 
 

@@ -72,6 +72,8 @@ def find_program(name: str, environment: dict[str, str]) -> str:
             _must_be_executable(name, path)
         except (NotFound, PermissionDenied):
             continue
+        if not path.startswith("/"):
+            raise NotFound(f'exec: "{name}": cannot run executable found relative to current directory')
         return path
     raise NotFound(f'exec: "{name}": executable file not found in $PATH')
 

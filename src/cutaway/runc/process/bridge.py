@@ -11,6 +11,7 @@ import os
 from cutaway.errors import CutawayError, FailedPrecondition, Unknown
 from cutaway.linux import libc, namespaces, processes
 from cutaway.runc.plan.namespaces import JOIN_ORDER
+from cutaway.runc.plan.scheduling import set_initial_affinity
 from cutaway.runc.process.sealing import seal
 
 TYPE_CHECKING = False
@@ -135,10 +136,11 @@ class JoinProcess:
     Where the mount namespace is ours, the process has only its root of its own: that is entered then.
     """
 
-    __slots__ = ("flags", "pidfd", "root")
+    __slots__ = ("cpus", "flags", "pidfd", "root")
 
-    def __init__(self, pidfd: int, pid: int) -> None:
+    def __init__(self, pidfd: int, pid: int, cpus: list[int]) -> None:
         self.pidfd = pidfd
+        self.cpus = cpus  # to run on before the container's cgroup; none: as the runtime does
         self.flags = sum(
             namespaces.flag(kind)
             for kind in namespaces.KINDS
@@ -158,6 +160,8 @@ class JoinProcess:
         return bool(self.flags & namespaces.flag(kind))
 
     def __call__(self) -> None:
+        if self.cpus:
+            set_initial_affinity(self.cpus)
         if self.flags:
             namespaces.setns(self.pidfd, self.flags, "failed to setns into the container's namespaces")
         if self.root >= 0:

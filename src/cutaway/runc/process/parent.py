@@ -8,7 +8,7 @@ runtime that is killed itself leaves nothing that `delete --force` does not find
 
 import os
 
-from cutaway.errors import CutawayError
+from cutaway.errors import CutawayError, FailedPrecondition
 from cutaway.linux import libc, smallfile
 from cutaway.oci.runtime_spec import Hook
 from cutaway.runc import state
@@ -296,5 +296,8 @@ class SaveReady(ParentStep):
 def write_pid_file(path: str, pid: int) -> None:
     """The pid in decimal, without a newline, complete from the moment that the name exists."""
     beside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
-    smallfile.write(beside, str(pid).encode(), 0o666)
-    os.rename(beside, path)
+    try:
+        smallfile.write(beside, str(pid).encode(), 0o666)
+        os.rename(beside, path)
+    except OSError as error:
+        raise FailedPrecondition(f"open {beside}: {libc.words(error.errno or 0)}") from None

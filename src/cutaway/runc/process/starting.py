@@ -4,7 +4,7 @@ import os
 
 from cutaway.errors import FailedPrecondition
 from cutaway.linux import namespaces, processes
-from cutaway.runc.plan.step import Here
+from cutaway.runc.plan.step import Here, prepare
 from cutaway.runc.process import bridge, channel, limits
 from cutaway.runc.process.parent import Making, ParentStep
 
@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cutaway.runc.plan.build import InitPlan
     from cutaway.runc.plan.cgroups import EnterCgroups
     from cutaway.runc.plan.namespaces import NamespacePlan
     from cutaway.runc.process.init import Init
@@ -49,6 +50,27 @@ class Entry:
             except OSError:
                 pass  # an old kernel, a filter, a cgroup with cgroups below: the parent moves it afterwards
         return namespaces.clone(flags), self.v2 is None
+
+
+class PrepareInit(ParentStep):
+    """Open and import what init cannot, before there is an init."""
+
+    __slots__ = ("plan",)
+    group = "parent"
+
+    def __init__(self, making: Making, plan: "InitPlan") -> None:
+        super().__init__(making)
+        self.plan = plan
+
+    def describe(self) -> str:
+        return "open what only the runtime can reach"
+
+    def command(self) -> str:
+        return "# openat2(2), open_tree(2)"
+
+    def execute(self, here: Here) -> None:
+        for steps in (self.plan.before, self.plan.after, self.plan.start_hooks):
+            prepare(steps)
 
 
 class StartInit(ParentStep):
