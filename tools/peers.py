@@ -56,10 +56,12 @@ PACKAGES = (
     "umoci",
     "nginx-light",
     "buildah",
+    "dbus-daemon",
+    "dbus-bin",
 )
 
 # What only a few need; each group lies in a folder of its own, laid out like the peers' own.
-GROUPS = {"vm": ("qemu-system-x86", "linux-image-cloud-amd64")}
+GROUPS = {"vm": ("qemu-system-x86", "linux-image-cloud-amd64", "systemd")}
 
 # The programs that tests ask for by name; --list shows these.
 PROGRAMS = (
@@ -85,6 +87,8 @@ PROGRAMS = (
     "umoci",
     "nginx",
     "buildah",
+    "dbus-daemon",
+    "dbus-send",
 )
 
 PROGRAM_FOLDERS = ("bin", "sbin", "usr/bin", "usr/sbin", "usr/lib/podman")
