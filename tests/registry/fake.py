@@ -150,8 +150,8 @@ def run_with(
         async with FakeRegistry() as registry:
             client = RegistryClient(quick(**settings))
 
-            def repository(tag: str = "1", credentials: Credentials = ANONYMOUS) -> Repository:
-                return client.repository(parse(registry.reference(tag)), credentials)
+            def repository(tag: str = "1", credentials: Credentials = ANONYMOUS, **rights: Any) -> Repository:
+                return client.repository(parse(registry.reference(tag)), credentials, **rights)
 
             try:
                 await asyncio.wait_for(work(registry, repository), 30)

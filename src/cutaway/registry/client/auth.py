@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -78,9 +79,11 @@ def basic(credentials: Credentials) -> str:
     return f"Basic {base64.b64encode(pair).decode()}"
 
 
-def token_query(challenge: Challenge, scope: str, credentials: Credentials) -> dict[str, str]:
-    """The parameters of a token request; a scope asks for actions on one repository."""
-    query = {"scope": scope}
+def token_query(
+    challenge: Challenge, scopes: Sequence[str], credentials: Credentials
+) -> dict[str, str | Sequence[str]]:
+    """The parameters of a token request; each scope asks for actions on one repository."""
+    query: dict[str, str | Sequence[str]] = {"scope": scopes}
     if service := challenge.parameters.get("service"):
         query["service"] = service
     if credentials.identity_token:

@@ -9,7 +9,7 @@ insecure registries only) HTTP is spoken, and what challenge to answer. Tokens a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Container, Mapping
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -29,7 +29,7 @@ from cutaway.registry.client.settings import (
     endpoint_of,
     is_insecure,
 )
-from cutaway.registry.client.transport import AUTHORIZATION, Transport, read_bounded
+from cutaway.registry.client.transport import AUTHORIZATION, Body, Transport, read_bounded
 from cutaway.registry.reference import Reference
 from cutaway.trace import spans
 from cutaway.trace.context import SpanContext
@@ -52,18 +52,27 @@ class RegistryClient:
         self.settings = settings
         self.transport = Transport(settings)
         self._contacts: dict[Endpoint, Contact] = {}
-        self._tokens: dict[tuple[str, str, str, Credentials], auth.Token] = {}
+        self._tokens: dict[tuple[str, str, tuple[str, ...], Credentials], auth.Token] = {}
 
     async def close(self) -> None:
         """Close every connection."""
         await self.transport.close()
 
     def repository(
-        self, reference: Reference, credentials: Credentials = ANONYMOUS, endpoint: Endpoint | None = None
+        self,
+        reference: Reference,
+        credentials: Credentials = ANONYMOUS,
+        endpoint: Endpoint | None = None,
+        *,
+        push: bool = False,
+        mount_from: Sequence[str] = (),
     ) -> Repository:
-        """The repository that a reference names, at its own registry or at `endpoint`."""
+        """The repository that a reference names, at its own registry or at `endpoint`.
+
+        To push to it takes more rights, and to mount blobs from other repositories theirs as well.
+        """
         endpoint = endpoint or endpoint_of(reference.domain, self.settings)
-        return Repository(self, endpoint, reference, credentials)
+        return Repository(self, endpoint, reference, credentials, push=push, mount_from=mount_from)
 
     async def contact(self, endpoint: Endpoint, reference: Reference) -> Contact:
         """Find the address that answers; the first failure is what is reported when none does."""
@@ -96,39 +105,43 @@ class RegistryClient:
             return Contact(base, [])
 
     async def authorization(
-        self, endpoint: Endpoint, challenges: list[auth.Challenge], scope: str, credentials: Credentials
+        self,
+        endpoint: Endpoint,
+        challenges: list[auth.Challenge],
+        scopes: tuple[str, ...],
+        credentials: Credentials,
     ) -> str | None:
         """The `Authorization` header that answers the challenges, or None where none is asked for."""
         if credentials.registry_token:
             return f"Bearer {credentials.registry_token}"
         for challenge in challenges:
             if challenge.scheme == "bearer":
-                return f"Bearer {(await self._token(endpoint, challenge, scope, credentials)).value}"
+                return f"Bearer {(await self._token(endpoint, challenge, scopes, credentials)).value}"
         if any(challenge.scheme == "basic" for challenge in challenges) and credentials.username:
             return auth.basic(credentials)
         return None
 
-    def drop_tokens(self, scope: str) -> None:
-        """Forget the tokens for a scope: the registry has refused one."""
-        self._tokens = {key: token for key, token in self._tokens.items() if key[2] != scope}
+    def drop_tokens(self, scopes: tuple[str, ...]) -> None:
+        """Forget the tokens for these scopes: the registry has refused one."""
+        self._tokens = {key: token for key, token in self._tokens.items() if key[2] != scopes}
 
     async def _token(
-        self, endpoint: Endpoint, challenge: auth.Challenge, scope: str, credentials: Credentials
+        self, endpoint: Endpoint, challenge: auth.Challenge, scopes: tuple[str, ...], credentials: Credentials
     ) -> auth.Token:
         realm = challenge.parameters.get("realm", "")
-        key = (realm, challenge.parameters.get("service", ""), scope, credentials)
+        key = (realm, challenge.parameters.get("service", ""), scopes, credentials)
         token = self._tokens.get(key)
         if token is None or not token.is_fresh():
-            with spans.span("registry token", realm=realm, scope=scope):
-                token = await self._fetch_token(endpoint, challenge, scope, credentials)
+            with spans.span("registry token", realm=realm, scope=" ".join(scopes)):
+                token = await self._fetch_token(endpoint, challenge, scopes, credentials)
             self._tokens[key] = token
         return token
 
     async def _fetch_token(
-        self, endpoint: Endpoint, challenge: auth.Challenge, scope: str, credentials: Credentials
+        self, endpoint: Endpoint, challenge: auth.Challenge, scopes: tuple[str, ...], credentials: Credentials
     ) -> auth.Token:
         realm = self._checked_realm(endpoint, challenge.parameters.get("realm", ""))
-        query = auth.token_query(challenge, scope, credentials)
+        query = auth.token_query(challenge, scopes, credentials)
         headers = {AUTHORIZATION: auth.basic(credentials)} if credentials.username else {}
         url = str(realm.update_query(query))
         tls = Endpoint(endpoint.domain, (), verify_tls=endpoint.verify_tls or not self._is_insecure(realm))
@@ -159,16 +172,25 @@ class RegistryClient:
 
 
 class Repository:
-    """One repository at one registry, for the length of a pull."""
+    """One repository at one registry, for the length of a pull or a push."""
 
     def __init__(
-        self, client: RegistryClient, endpoint: Endpoint, reference: Reference, credentials: Credentials
+        self,
+        client: RegistryClient,
+        endpoint: Endpoint,
+        reference: Reference,
+        credentials: Credentials,
+        *,
+        push: bool = False,
+        mount_from: Sequence[str] = (),
     ) -> None:
         self.client = client
         self.endpoint = endpoint
         self.reference = reference
         self.credentials = credentials
-        self.scope = f"repository:{reference.path}:pull"
+        self.push = push
+        others = tuple(f"repository:{path}:pull" for path in mount_from)
+        self.scopes = (f"repository:{reference.path}:{'pull,push' if push else 'pull'}", *others)
         self._challenges: list[auth.Challenge] = []
 
     @asynccontextmanager
@@ -180,33 +202,42 @@ class Repository:
         *,
         accepted: Container[int] = (200,),
         parent: SpanContext | None = None,
+        body: Body = None,
+        once: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Request a path below this repository, authorized; its response has one of the accepted statuses.
 
         Any other status raises the error that `failures` makes of it. The request is recorded under
-        `parent`, or under the current span.
+        `parent`, or under the current span. The path may also be the whole URL that the registry has
+        given for an upload; on another host than its own it gets no authorization.
         """
         contact = await self.client.contact(self.endpoint, self.reference)
-        url = f"{contact.base}/v2/{self.reference.path}/{path}"
+        root = URL(f"{contact.base}/v2/{self.reference.path}/")
+        url = root.join(URL(path, encoded=True)) if "://" in path or path.startswith("/") else root / path
+        ours = url.origin() == root.origin()
         attempts = 2
         while True:
             attempts -= 1
-            sent = await self._authorized(headers, self._challenges or contact.challenges)
-            async with self.client.transport.open(self.endpoint, method, url, sent, parent) as response:
+            sent = (
+                await self._authorized(headers, self._challenges or contact.challenges) if ours else headers
+            )
+            async with self.client.transport.open(
+                self.endpoint, method, str(url), sent, parent, body=body, once=once
+            ) as response:
                 if response.status in accepted:
                     yield response
                     return
-                if response.status != 401 or not attempts:
-                    raise failure(await answer_of(response), self.reference)
+                if response.status != 401 or not attempts or not ours:
+                    raise failure(await answer_of(response), self.reference, pushing=self.push)
                 # The token has expired early, or this registry challenges only on the resource itself.
                 self._challenges = _challenges(response)
                 if AUTHORIZATION in sent:
-                    self.client.drop_tokens(self.scope)
+                    self.client.drop_tokens(self.scopes)
 
     async def _authorized(
         self, headers: Mapping[str, str], challenges: list[auth.Challenge]
     ) -> dict[str, str]:
-        value = await self.client.authorization(self.endpoint, challenges, self.scope, self.credentials)
+        value = await self.client.authorization(self.endpoint, challenges, self.scopes, self.credentials)
         return {**headers, AUTHORIZATION: value} if value else dict(headers)
 
 

@@ -55,8 +55,8 @@ class Answer:
     """The challenge that came with a 401 says that the token lacks the right."""
 
 
-def failure(answer: Answer, reference: Reference) -> errors.CutawayError:
-    """The error for a request on behalf of a pull of `reference`."""
+def failure(answer: Answer, reference: Reference, *, pushing: bool = False) -> errors.CutawayError:
+    """The error for a request on behalf of a pull, or push, of `reference`."""
     code, message = _first_error(answer)
     if answer.scope_denied and code == "UNAUTHORIZED":
         code, message = _CODE_OF_STATUS[403][0], _CODE_OF_STATUS[403][1]
@@ -64,7 +64,7 @@ def failure(answer: Answer, reference: Reference) -> errors.CutawayError:
         code = "TOOMANYREQUESTS"
     kind = _CLASS_OF_CODE.get(code, errors.Unavailable if answer.status >= 500 else errors.Unknown)
     text = f"{code.lower().replace('_', ' ')}: {message}"
-    return kind(_in_context(code, text, reference))
+    return kind(text if pushing else _in_context(code, text, reference))
 
 
 def _in_context(code: str, text: str, reference: Reference) -> str:

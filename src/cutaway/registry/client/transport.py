@@ -11,7 +11,7 @@ import os
 import socket
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -38,6 +38,9 @@ _NO_CONNECTION: Final = (
 )
 _BROKEN: Final = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError)
 
+Body = bytes | Callable[[], AsyncIterator[bytes]] | None
+"""What a request carries; a stream is begun anew for each attempt. Its length is in the headers."""
+
 
 class Transport:
     """Connections to registries, kept for reuse. Close it when done."""
@@ -60,17 +63,21 @@ class Transport:
         url: str,
         headers: Mapping[str, str],
         parent: SpanContext | None = None,
+        *,
+        body: Body = None,
+        once: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and give its response, whatever its status, with the body still to be read.
 
-        A reset connection and a 5xx answer are tried again. Raises `RegistryUnreachable` when there is
-        no connection, `Unavailable` when it breaks each time, `PermissionDenied` for a forbidden redirect.
+        A reset connection and a 5xx answer are tried again, unless it is to be sent but `once`. Raises
+        `RegistryUnreachable` when there is no connection, `Unavailable` when it breaks each time,
+        `PermissionDenied` for a forbidden redirect.
         """
         with spans.span(f"HTTP {method}", kind=spans.CLIENT, parent=parent) as span:
             span.set(**{"http.request.method": method, "url.full": _told(url)})
             if _is_local(endpoint, url):  # to anybody else, our traces are none of their business
                 headers = {**headers, trace_context.HEADER: span.context.traceparent}
-            response = await self._attempts(endpoint, method, url, headers)
+            response = await self._attempts(endpoint, method, url, headers, body, once=once)
             try:
                 span.set(**{"http.response.status_code": response.status})
                 if response.content_length is not None:
@@ -80,12 +87,12 @@ class Transport:
                 response.close() if not response.content.at_eof() else response.release()
 
     async def _attempts(
-        self, endpoint: Endpoint, method: str, url: str, headers: Mapping[str, str]
+        self, endpoint: Endpoint, method: str, url: str, headers: Mapping[str, str], body: Body, *, once: bool
     ) -> aiohttp.ClientResponse:
-        delays = iter(self.settings.retry_delays)
+        delays = iter(() if once else self.settings.retry_delays)
         while True:
             try:
-                response = await self._follow(endpoint, method, url, headers)
+                response = await self._follow(endpoint, method, url, headers, body)
             except _NO_CONNECTION as error:
                 raise RegistryUnreachable(_no_connection(method, url, error)) from error
             except _BROKEN as error:
@@ -98,13 +105,18 @@ class Transport:
             await asyncio.sleep(delay)
 
     async def _follow(
-        self, endpoint: Endpoint, method: str, url: str, headers: Mapping[str, str]
+        self, endpoint: Endpoint, method: str, url: str, headers: Mapping[str, str], body: Body
     ) -> aiohttp.ClientResponse:
         session = self._session(endpoint)
         current, sent = URL(url), dict(headers)
         for _ in range(MAX_REDIRECTS + 1):
             response = await session.request(
-                method, current, headers=sent, allow_redirects=False, proxy=_proxy(current, endpoint)
+                method,
+                current,
+                headers=sent,
+                data=body() if callable(body) else body,
+                allow_redirects=False,
+                proxy=_proxy(current, endpoint),
             )
             location = response.headers.get("Location")
             if response.status not in REDIRECTS or not location:
