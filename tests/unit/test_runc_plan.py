@@ -46,7 +46,8 @@ def told(steps: list[step.Step]) -> list[str]:
 
 
 def test_the_default_configurations_plan_reads_like_this() -> None:
-    plan = plan_of(config(process__terminal=False))
+    kinds = [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")]
+    plan = plan_of(config(process__terminal=False, linux__namespaces=kinds))
     text = told(plan.before)
     assert text[:5] == [
         "enter 0 cgroups",

@@ -127,6 +127,11 @@ def write_id_map(pid: int, which: str, mappings: list[tuple[int, int, int]]) -> 
     _write(f"/proc/{pid}/{which}_map", text)
 
 
+def deny_setgroups(pid: int) -> None:
+    """Give up setgroups(2) in a process's user namespace: what an unprivileged gid map needs (Linux 3.19)."""
+    _write(f"/proc/{pid}/setgroups", "deny")
+
+
 def write_time_offsets(offsets: dict[str, tuple[int, int]]) -> None:
     """Shift the clocks (`monotonic`, `boottime`) of the time namespace made by `unshare`.
 

@@ -12,12 +12,21 @@ if TYPE_CHECKING:
 class Context:
     """The global options of one call."""
 
-    def __init__(self, root: str, log: Log, *, systemd_cgroup: bool = False, debug: bool = False) -> None:
+    def __init__(
+        self, root: str, log: Log, *, systemd_cgroup: bool = False, rootless: str = "", debug: bool = False
+    ) -> None:
         self.root = root
         self.log = log
         self.systemd_cgroup = systemd_cgroup
+        self.rootless = rootless
         self.debug = debug
         self.tracing = False
+
+    def may_lack_cgroups(self) -> bool:
+        """Whether cgroups may be out of reach (`--rootless`). Raises `InvalidArgument`."""
+        from cutaway.runc import rootless
+
+        return rootless.may_lack_cgroups(self.rootless, systemd=self.systemd_cgroup)
 
     def record(self, timings: "list[Timing]") -> None:
         """Hand on what was timed, as spans of the current one."""

@@ -11,7 +11,7 @@ import time
 from cutaway.errors import AlreadyExists, CutawayError, FailedPrecondition, InvalidArgument
 from cutaway.linux import capabilities
 from cutaway.oci.runtime_spec import Hooks
-from cutaway.runc import config, console, state, validate
+from cutaway.runc import config, console, rootless, state, validate
 from cutaway.runc.plan import build, cgroup_mounts, scheduling, step
 from cutaway.runc.plan.namespaces import NamespacePlan
 from cutaway.runc.plan.rootfs import clean
@@ -41,12 +41,15 @@ def create(context: "Context", options: "Parsed", *, detach: bool, relay: "Relay
     pid_file = os.path.abspath(options.text("pid-file")) if options.text("pid-file") else ""
     bundle = config.enter_bundle(options.text("bundle"))
     spec, text = config.load()
+    if rootless.unprivileged():
+        rootless.check(spec)
     rootfs = validate.spec(spec, bundle)
     for warning in validate.warnings(spec):
         context.log.warning(warning)
     state.check_id(container_id)
     process = spec.process
     assert process is not None  # validated
+    rootless.check_user(process, spec)
     check_terminal(process, detach=detach, console_socket=options.text("console-socket"))
     making = parent.Making(_container(context, container_id, spec, bundle, rootfs), spec, process)
     if os.environ.get("NOTIFY_SOCKET"):
@@ -148,6 +151,7 @@ def _steps(
     init.kept_fds = kept
     init.console_socket = console_socket
     init.trace = context.tracing
+    init.visible = around.unprivileged and namespaces.is_new("user") and namespaces.is_new("pid")
     entry = starting.Entry(around.enter_cgroups, cgroup2)
     start_init = starting.StartInit(making, namespaces, init, ours, entry)
     start_init.prepare()
@@ -163,7 +167,7 @@ def _steps(
         starting.Adopt(making, cgroup2),
         *_net_devices(making),
         parent.LetInitRun(making, ours, "go", "mounted", manager),
-        parent.LimitResources(making, manager),
+        parent.LimitResources(making, manager, lenient=context.may_lack_cgroups()),
         *_hook_steps(making, ("prestart", hooks.prestart), ("createRuntime", hooks.create_runtime)),
         parent.LetInitRun(making, ours, "resume", "ready", manager, agent(making, state.CREATING)),
         parent.SaveReady(making, pid_file),
@@ -207,8 +211,11 @@ def _cgroup(context: "Context", spec: "Spec", container: state.Container) -> "Ma
 
     path = spec.linux.cgroups_path if spec.linux else None
     manager = cgroups.manager(path, container.id, context.systemd_cgroup)
+    resources = spec.linux.resources if spec.linux else None
+    manager.check(resources)
+    if not path and context.may_lack_cgroups():
+        manager = rootless.permitted(manager, resources)
     container.record.cgroup_paths = manager.paths()
-    manager.check(spec.linux.resources if spec.linux else None)
     _check_used(context, manager)
     return manager
 
@@ -235,7 +242,7 @@ def _cgroup_owner(spec: "Spec", namespaces: NamespacePlan) -> int | None:
         for mount in spec.mounts
         if clean(mount.destination) == "/sys/fs/cgroup"
     )
-    if not (writable and namespaces.is_new("cgroup") and spec.process):
+    if not (writable and namespaces.is_new("cgroup") and spec.process) or rootless.unprivileged():
         return None
     return namespaces.host_uid(spec.process.user.uid)
 
@@ -251,6 +258,7 @@ def _look_around(
     record = container.record
     around = build.Surroundings(record.id, record.bundle, container.oci_state(state.CREATING), sets)
     around.rootfs = record.rootfs
+    around.unprivileged = rootless.unprivileged()
     around.has_kcore = os.path.exists("/proc/kcore")
     around.personality = personality(linux)
     around.seccomp = compiled_filter(linux.seccomp if linux else None)
@@ -272,7 +280,7 @@ def compiled_filter(wanted: "Seccomp | None") -> tuple[bytes, int] | None:
         return None
     from cutaway.linux import seccomp
 
-    return seccomp.compile(wanted, SECCOMP_CACHE), seccomp.flags(wanted)
+    return seccomp.compile(wanted, rootless.seccomp_cache(SECCOMP_CACHE)), seccomp.flags(wanted)
 
 
 def agent(making: "Making", status: str) -> "Agent | None":
@@ -295,10 +303,12 @@ def _look_at_cgroups(around: build.Surroundings, manager: "Manager") -> None:
         around.cgroup2 = detect.ROOT
         return
     by_mount: dict[str, cgroup_mounts.CgroupView] = {}
-    for controller, path in manager.paths().items():
-        mount = layout.mounts.get(controller)
-        if not controller or mount is None:
+    made, own = manager.paths(), detect.own_cgroups()
+    for controller, mount in layout.mounts.items():
+        if not controller or controller not in own:
             continue
+        # Where the container has none, it is in the runtime's.
+        path = made.get(controller) or detect.below(layout, controller, own[controller])
         view = by_mount.setdefault(mount, cgroup_mounts.CgroupView(os.path.basename(mount), path, []))
         view.controllers.append(controller)
     around.cgroup_views = list(by_mount.values())

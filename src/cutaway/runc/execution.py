@@ -9,7 +9,7 @@ import os
 from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument
 from cutaway.linux import capabilities, processes
 from cutaway.oci.runtime_spec import Capabilities
-from cutaway.runc import config, console, creation, state, validate
+from cutaway.runc import config, console, creation, rootless, state, validate
 from cutaway.runc.plan import build, cgroups, scheduling, step, system
 from cutaway.runc.plan.namespaces import NamespacePlan
 from cutaway.runc.process import bridge, channel, limits, parent, starting
@@ -34,6 +34,7 @@ def execute(context: "Context", options: "Parsed", relay: "Relay | None") -> "Ma
     _check_status(container, ignore_paused=options.flag("ignore-paused"))
     spec = container.load_spec()
     process = validate.process(_process(options, spec))
+    rootless.check_user(process, spec)
     creation.check_terminal(process, detach=relay is None, console_socket=options.text("console-socket"))
     kept = creation.inherited_fds(process, options.number("preserve-fds"))
     making = parent.Making(container, spec, process)
@@ -55,6 +56,9 @@ def _check_status(container: "Container", *, ignore_paused: bool) -> None:
     status = container.status()
     if status == state.STOPPED:
         raise FailedPrecondition("cannot exec in a stopped container")
+    if status == state.CREATED and rootless.unprivileged():
+        # Its init still holds descriptors of the host, and may be looked into (`Init.visible`).
+        raise FailedPrecondition("cannot exec in a container that is not started (without root)")
     if status == state.PAUSED and not ignore_paused:
         raise FailedPrecondition("cannot exec in a paused container (use --ignore-paused to override)")
 
@@ -147,6 +151,7 @@ def _plan(
     around = build.Surroundings(
         container.id, container.record.bundle, container.oci_state(state.RUNNING), sets
     )
+    around.unprivileged = rootless.unprivileged()
     around.seccomp = creation.compiled_filter(linux.seccomp if linux else None)
     around.personality = creation.personality(linux)
     before: list[step.Step] = [enter_cgroups]
@@ -159,7 +164,7 @@ def _plan(
             system.MakeTerminal(size.height if size else 0, size.width if size else 0, console=False)
         )
     before += build.label_steps(process)
-    plan = build.InitPlan(before, build.process_steps(process, around, None), [])
+    plan = build.InitPlan(before, build.process_steps(process, around), [])
     for steps in (plan.before, plan.after):
         step.prepare(steps)
     return plan

@@ -55,9 +55,32 @@ def _main(words: "list[str]", log: Log) -> int:
         from cutaway.runc import usage
 
         return _print(usage.general())
-    root = os.path.abspath(parsed.text("root") or DEFAULT_ROOT)
-    context = Context(root, log, systemd_cgroup=parsed.flag("systemd-cgroup"), debug=parsed.flag("debug"))
+    try:
+        root = _root(parsed)
+    except CutawayError as error:
+        log.error(str(error))
+        return 1
+    context = Context(
+        root,
+        log,
+        systemd_cgroup=parsed.flag("systemd-cgroup"),
+        rootless=parsed.text("rootless"),
+        debug=parsed.flag("debug"),
+    )
     return _command(context, parsed.arguments[0], parsed.arguments[1:])
+
+
+def _root(parsed: "Parsed") -> str:
+    """The directory of the containers' state. Raises `FailedPrecondition`."""
+    if parsed.text("root"):
+        return os.path.abspath(parsed.text("root"))
+    if not os.environ.get("XDG_RUNTIME_DIR"):
+        return DEFAULT_ROOT
+    from cutaway.runc import rootless
+
+    root = rootless.default_root(DEFAULT_ROOT, "cutaway-runc")
+    rootless.make_default_root(root)
+    return root
 
 
 def _print(text: str) -> int:

@@ -9,8 +9,8 @@ from cutaway.errors import InvalidArgument
 
 FLAG, TEXT, NUMBER, MANY, NUMBERS = "flag", "text", "number", "many", "numbers"
 
-_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
-_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 
 class Option:
@@ -97,9 +97,9 @@ def _set(parsed: Parsed, option: Option, written: str, value: str) -> None:
     name = option.names[0]
     values = parsed._values
     if option.kind == FLAG:
-        if value not in _TRUE and value not in _FALSE:
+        if value not in TRUE and value not in FALSE:
             raise UsageError(f'invalid boolean value "{value}" for -{written}: parse error')
-        values[name] = value in _TRUE
+        values[name] = value in TRUE
     elif option.kind in (NUMBER, NUMBERS):
         try:
             number = int(value, 0)

@@ -18,7 +18,7 @@ every container, so nothing is synced: the root is on tmpfs.
 import fcntl
 import os
 
-from cutaway.errors import AlreadyExists, InvalidArgument, NotFound
+from cutaway.errors import AlreadyExists, InvalidArgument, NotFound, PermissionDenied
 from cutaway.linux import processes, smallfile
 from cutaway.oci import document
 from cutaway.oci.document import Document
@@ -186,10 +186,14 @@ def check_id(container_id: str) -> None:
 def reserve(root: str, container_id: str) -> str:
     """Make the container's directory, which takes its name. Raises `AlreadyExists`."""
     check_id(container_id)
-    os.makedirs(root, mode=0o700, exist_ok=True)
     directory = os.path.join(root, container_id)
     try:
+        os.makedirs(root, mode=0o700, exist_ok=True)
         os.mkdir(directory, 0o711)
+    except PermissionError as error:
+        raise PermissionDenied(
+            f"mkdir {error.filename}: permission denied (without root, set XDG_RUNTIME_DIR or give --root)"
+        ) from None
     except FileExistsError:
         raise AlreadyExists("container with given ID already exists") from None
     os.chmod(directory, 0o711)  # whatever the umask: init reaches the fifo as the container's user

@@ -217,6 +217,9 @@ def _user_namespace(found: "Spec") -> None:
             raise InvalidArgument(f"User namespaces enabled, but no {name} mappings found.")
         for index, each in enumerate(mappings):
             mapping(f"linux.{name}Mappings[{index}]", each)
+        if not any(each.container_id == 0 and each.size for each in mappings):
+            what = "user" if name == "uid" else "group"
+            raise InvalidArgument(f"User namespaces enabled, but no {what} mapping found.")
 
 
 def _names(found: "Spec") -> None:

@@ -42,6 +42,10 @@ def manager(cgroups_path: str | None, container_id: str, systemd: bool = False) 
 
 def from_paths(paths: dict[str, str]) -> "Manager":
     """The cgroup whose `paths()` were kept, e.g. in a runtime's state file."""
+    if not paths:
+        from cutaway.linux.cgroups import none
+
+        return none.NoCgroup()
     if set(paths) == {""}:
         from cutaway.linux.cgroups import v2
 

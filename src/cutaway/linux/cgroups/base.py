@@ -69,6 +69,10 @@ class Manager:
         """
         raise NotImplementedError
 
+    def apply_devices(self, resources: "Resources | None") -> None:
+        """Write the device rules alone; everything but the default devices is denied without any."""
+        raise NotImplementedError
+
     def add(self, pid: int) -> None:
         """Move a process into every directory; 0 is the caller."""
         for directory in self._paths.values():

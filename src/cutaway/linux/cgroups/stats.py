@@ -81,13 +81,16 @@ class Memory:
         self.raw: dict[str, int] = {}
 
     def to_json(self) -> "dict[str, object]":
-        return _lean({"cache": self.cache}) | {
-            "usage": self.usage.to_json(),
-            "swap": self.swap.to_json(),
-            "kernel": self.kernel.to_json(),
-            "kernelTCP": self.kernel_tcp.to_json(),
-            "raw": self.raw,
-        }
+        return (
+            _lean({"cache": self.cache})
+            | {
+                "usage": self.usage.to_json(),
+                "swap": self.swap.to_json(),
+                "kernel": self.kernel.to_json(),
+                "kernelTCP": self.kernel_tcp.to_json(),
+            }
+            | _lean({"raw": self.raw})
+        )
 
 
 class Stats:

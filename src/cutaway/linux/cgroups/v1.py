@@ -49,7 +49,7 @@ class ManagerV1(Manager):
     version = 1
 
     def main_path(self) -> str:
-        return self._paths.get("devices") or self._paths["name=systemd"]
+        return self._paths.get("devices") or next(iter(self._paths.values()))
 
     def _directories(self) -> list[str]:
         """Without repetitions: cpu and cpuacct are often one hierarchy."""
@@ -100,11 +100,14 @@ class ManagerV1(Manager):
         from cutaway.linux.cgroups import v1_limits
 
         if devices:
-            from cutaway.linux.cgroups import devices as rules
-
-            rules.apply_v1(self._paths["devices"], resources.devices if resources else None)
+            self.apply_devices(resources)
         if resources is not None:
             v1_limits.apply(self._paths, resources, undo=not devices)
+
+    def apply_devices(self, resources: "Resources | None") -> None:
+        from cutaway.linux.cgroups import devices as rules
+
+        rules.apply_v1(self._need("devices"), resources.devices if resources else None)
 
     def freeze(self) -> None:
         """FREEZING is not yet FROZEN: processes that are forking escape one pass, so passes are repeated."""
@@ -173,7 +176,9 @@ class ManagerV1(Manager):
         return v1_stats.collect(self._paths)
 
     def oom_kills(self) -> int:
-        return files.read_map(f"{self._need('memory')}/memory.oom_control").get("oom_kill", 0)
+        if "memory" not in self._paths:
+            return 0
+        return files.read_map(f"{self._paths['memory']}/memory.oom_control").get("oom_kill", 0)
 
     def oom_events(self) -> "OomWatch":
         from cutaway.linux.cgroups.oom import OomWatchV1

@@ -75,14 +75,7 @@ class ManagerV2(Manager):
         from cutaway.linux.cgroups import v2_limits
 
         if devices:
-            from cutaway.linux.cgroups import device_program
-            from cutaway.linux.cgroups import devices as rules
-
-            table = rules.table(resources.devices if resources else None)
-            if not table.open or table.rules:
-                device_program.install(self.path, device_program.assemble(table))
-            else:  # everything allowed is what a cgroup without a program does
-                device_program.uninstall(self.path)
+            self.apply_devices(resources)
         if resources is not None:
             v2_limits.apply(self.path, resources, undo=not devices)
 
@@ -96,6 +89,16 @@ class ManagerV2(Manager):
                 continue
             except OSError as error:
                 raise files.failure(f"chown {path}", error) from None
+
+    def apply_devices(self, resources: "Resources | None") -> None:
+        from cutaway.linux.cgroups import device_program
+        from cutaway.linux.cgroups import devices as rules
+
+        table = rules.table(resources.devices if resources else None)
+        if not table.open or table.rules:
+            device_program.install(self.path, device_program.assemble(table))
+        else:  # everything allowed is what a cgroup without a program does
+            device_program.uninstall(self.path)
 
     def add(self, pid: int) -> None:
         _settle_type(self.path, None)

@@ -46,7 +46,7 @@ def delete(context: "Context", container: state.Container, *, force: bool) -> No
     """Remove a container. Raises `FailedPrecondition` when it is running, unless forced."""
     status = container.status()
     if status == state.STOPPED:
-        if not container.record.own_pids:
+        if not container.record.own_pids and container.record.cgroup_paths:
             container.cgroup().kill_all(_SIGKILL)
     elif status == state.CREATED or force:
         _end(container)
@@ -66,7 +66,8 @@ def _end(container: state.Container) -> None:
         return
     try:
         kill.send(container, _SIGKILL)
-        if not container.record.own_pids or container.status() == state.PAUSED:
+        shared = not container.record.own_pids and container.record.cgroup_paths
+        if shared or container.status() == state.PAUSED:
             cgroup = container.cgroup()
             cgroup.kill_all(_SIGKILL)
             cgroup.thaw()  # a frozen process does not die (cgroup v1)

@@ -23,7 +23,7 @@ def run(context: "Context", parsed: "Parsed") -> int:
     """Send the signal; 0."""
     container = state.load(context.root, parsed.arguments[0])
     number = parse_signal(parsed.arguments[1] if len(parsed.arguments) > 1 else "SIGTERM")
-    if parsed.flag("all"):
+    if parsed.flag("all") and not _ends_all(container, number):
         container.cgroup().kill_all(number)
         return 0
     paused = number == _SIGKILL and container.status() == state.PAUSED
@@ -31,6 +31,11 @@ def run(context: "Context", parsed: "Parsed") -> int:
     if paused:
         container.cgroup().thaw()  # a frozen process of cgroup v1 only dies when it goes on
     return 0
+
+
+def _ends_all(container: state.Container, number: int) -> bool:
+    """Whether signalling init alone reaches every process: there is no other way without a cgroup."""
+    return not container.record.cgroup_paths and container.record.own_pids and number == _SIGKILL
 
 
 def parse_signal(text: str) -> int:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 def run(context: "Context", parsed: "Parsed") -> int:
     """Print the processes; 0."""
+    if context.may_lack_cgroups():
+        context.log.warning("runc ps may fail if you don't have the full access to cgroups")
     form = parsed.text("format", "table")
     if form not in ("table", "json"):
         raise InvalidArgument("invalid format option")

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 def run(context: "Context", parsed: "Parsed") -> int:
     """Resume; 0."""
+    if context.may_lack_cgroups():
+        context.log.warning("runc resume may fail if you don't have the full access to cgroups")
     container = state.load(context.root, parsed.arguments[0])
     with state.Lock(container.directory):
         if container.status() != state.PAUSED:

@@ -3,6 +3,7 @@
 import os
 
 from cutaway.errors import AlreadyExists
+from cutaway.linux import cgroups
 from cutaway.runc import version
 from cutaway.runc.config import FILE, enter_bundle
 
@@ -56,6 +57,9 @@ def run(context: "Context", parsed: "Parsed") -> int:
 
 def default() -> "dict[str, Any]":
     """A shell on a terminal, in a read-only root, with few capabilities: as runc's."""
+    kinds = ["pid", "network", "ipc", "uts", "mount"]
+    if cgroups.mode() == "unified":
+        kinds.append("cgroup")
     caps = {name: list(_CAPABILITIES) for name in ("bounding", "effective", "permitted", "ambient")}
     return {
         "ociVersion": version.SPEC,
@@ -74,7 +78,7 @@ def default() -> "dict[str, Any]":
         "mounts": [_mount(*entry) for entry in _MOUNTS],
         "linux": {
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
-            "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
+            "namespaces": [{"type": kind} for kind in kinds],
             "maskedPaths": _MASKED,
             "readonlyPaths": _READONLY,
         },
@@ -91,14 +95,13 @@ def _mount(destination: str, kind: str, source: str, options: list[str]) -> "dic
 def make_rootless(config: "dict[str, Any]") -> None:
     """Change a configuration so that a user without root can run it: one id mapped, the host's network."""
     linux = config["linux"]
-    linux["namespaces"] = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup", "user")]
+    linux["namespaces"] = [kind for kind in linux["namespaces"] if kind["type"] != "network"]
+    linux["namespaces"].append({"type": "user"})
     linux["uidMappings"] = [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
     linux["gidMappings"] = [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
     del linux["resources"]
-    mounts = [mount for mount in config["mounts"] if mount["type"] not in ("sysfs", "cgroup")]
-    for mount in mounts:
-        mount["options"] = [o for o in mount.get("options", []) if not o.startswith(("gid=", "uid="))]
-    mounts.append(
-        {"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", *_SAFE, "ro"]}
-    )
-    config["mounts"] = mounts
+    for mount in config["mounts"]:
+        if mount["destination"] == "/sys":  # a sysfs of its own would need a network of its own
+            mount.update(type="none", source="/sys", options=["rbind", *_SAFE, "ro"])
+        elif "options" in mount:
+            mount["options"] = [o for o in mount["options"] if not o.startswith(("gid=", "uid="))]

@@ -78,7 +78,10 @@ class BindMount(MountStep):
         if self.id_map is not None:
             self._map_descriptor(self.id_map)
         if self.outside is not None:
-            self.tree = self._open_source()
+            try:
+                self.tree = self._open_source()
+            except PermissionError:  # root in a user namespace among another's mounts: init may in its own
+                return
             kind, recursive = self.outside & ~mounts.MS_REC, bool(self.outside & mounts.MS_REC)
             mounts.mount_setattr(self.tree, 0, 0, propagation=kind, recursive=recursive)
 
@@ -130,14 +133,25 @@ class BindMount(MountStep):
         in a user namespace it is kept, for there the kernel locks what protects the host."""
         set_, clear = mount_options.bind_attributes(self.options)
         if self.outside is not None:
-            locked = mounts.attributes(paths.mount_flags(tree)) & mounts.LOCKABLE
-            if refused := locked & mounts.attributes(self.options.clear):
-                raise PermissionDenied(
-                    f"cannot clear locked flags {mounts.attribute_names(refused)}: operation not permitted"
-                )
-            clear &= ~locked
-        if set_ or clear:
+            clear &= ~self._locked(tree)
+        if not (set_ or clear):
+            return
+        try:
             mounts.mount_setattr(tree, set_, clear)
+        except PermissionError:  # the runtime was in a user namespace itself
+            clear &= ~self._locked(tree)
+            if not set_ & mounts.MOUNT_ATTR_ATIME:
+                clear &= ~(mounts.MOUNT_ATTR_ATIME | mounts.MOUNT_ATTR_NODIRATIME)
+            mounts.mount_setattr(tree, set_, clear)
+
+    def _locked(self, tree: int) -> int:
+        """What may not be cleared. Raises `PermissionDenied` when that is asked for."""
+        locked = mounts.attributes(paths.mount_flags(tree)) & mounts.LOCKABLE
+        if refused := locked & mounts.attributes(self.options.clear):
+            raise PermissionDenied(
+                f"cannot clear locked flags {mounts.attribute_names(refused)}: operation not permitted"
+            )
+        return locked
 
     def _target(self, here: Here, directory: bool) -> int:
         try:

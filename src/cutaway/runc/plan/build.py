@@ -49,6 +49,7 @@ class Surroundings:
         self.seccomp: tuple[bytes, int] | None = None
         self.has_kcore = False
         self.personality: int | None = None
+        self.unprivileged = False  # the runtime is not root
 
 
 class InitPlan:
@@ -61,7 +62,6 @@ class InitPlan:
         before: "list[Step]",
         after: "list[Step]",
         start_hooks: "list[Step]",
-        may_set_groups: bool = True,
     ) -> None:
         self.before = before
         self.after = after
@@ -79,7 +79,7 @@ def init_plan(spec: "Spec", namespaces: "NamespacePlan", around: Surroundings) -
         *_hooks(spec, "createContainer", around),
         *_finish_steps(spec, namespaces, around),
     ]
-    after = process_steps(spec.process, around, namespaces)
+    after = process_steps(spec.process, around)
     return InitPlan(before, after, _hooks(spec, "startContainer", around))
 
 
@@ -137,9 +137,7 @@ def label_steps(process: "Process") -> "list[Step]":
     return steps
 
 
-def process_steps(
-    process: "Process", around: Surroundings, namespaces: "NamespacePlan | None"
-) -> "list[Step]":
+def process_steps(process: "Process", around: Surroundings) -> "list[Step]":
     """The steps between being in the container and its exec: the same for init and for `exec`.
 
     Without no_new_privileges a filter needs CAP_SYS_ADMIN and comes before the capabilities go; with
@@ -154,9 +152,8 @@ def process_steps(
     if process.no_new_privileges:
         steps.append(filters.ForbidNewPrivileges())
     steps.append(program.SetEnvironment(process.env, process.user.uid))
-    may_set_groups = namespaces is None or namespaces.may_set_groups
     last: list[Step] = [
-        privileges.BecomeUser(process.user, around.sets, process.cwd, set_groups=may_set_groups),
+        privileges.BecomeUser(process.user, around.sets, process.cwd, set_groups=not around.unprivileged),
         program.FindProgram((process.args or [""])[0]),
     ]
     if around.seccomp is None:

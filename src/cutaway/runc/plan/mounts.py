@@ -97,6 +97,8 @@ def _ordinary_directory(here: Here, kind: str, destination: str) -> int:
     except FileNotFoundError:
         os.close(paths.make_directories(here.root, destination))
         return paths.open_in_root(here.root, destination, paths.O_PATH | os.O_DIRECTORY, links=False)
+    except PermissionError:
+        raise
     except OSError:
         raise PermissionDenied(f'filesystem "{kind}" must be mounted on ordinary directory') from None
 

@@ -36,7 +36,6 @@ class NamespacePlan:
         self.time_offsets: dict[str, tuple[int, int]] = {}
         for clock, offset in ((linux.time_offsets or {}) if linux else {}).items():
             self.time_offsets[clock] = (offset.secs, offset.nanosecs)
-        self.may_set_groups = True
 
     def is_new(self, kind: str) -> bool:
         return kind in self.new

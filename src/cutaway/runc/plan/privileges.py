@@ -66,7 +66,7 @@ class BecomeUser(Step):
         capabilities.keep(True)
         for fd in (0, 1, 2):
             _hand_over(fd, self.user.uid)
-        self._change_groups()
+        self._change_groups(here)
         # As root first: the directory may be closed to the user, and as the user if root may not (NFS).
         entered = _enter(self.cwd)
         os.setresgid(self.user.gid, self.user.gid, self.user.gid)
@@ -77,14 +77,26 @@ class BecomeUser(Step):
         capabilities.keep(False)
         here.warnings += capabilities.set_sets(self.sets)
 
-    def _change_groups(self) -> None:
-        if self.set_groups:
+    def _change_groups(self, here: Here) -> None:
+        """Where setgroups(2) is given up, as in users' own user namespaces, the groups stay as they are."""
+        if not self.set_groups:
+            return
+        try:
             os.setgroups(self.user.additional_gids)
-        elif self.user.additional_gids:
-            raise FailedPrecondition("cannot set any additional groups in a rootless container")
+        except PermissionError:
+            if not _groups_given_up(here):
+                raise
 
     def values(self) -> dict[str, str | int | float | bool]:
         return {"uid": self.user.uid, "gid": self.user.gid, "capabilities": f"{self.sets.permitted:016x}"}
+
+
+def _groups_given_up(here: Here) -> bool:
+    fd = os.open("self/setgroups", os.O_RDONLY | os.O_CLOEXEC, dir_fd=here.host_proc)
+    try:
+        return os.read(fd, 16).strip() == b"deny"
+    finally:
+        os.close(fd)
 
 
 def _hand_over(fd: int, uid: int) -> None:

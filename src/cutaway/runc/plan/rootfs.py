@@ -60,6 +60,8 @@ def _opened_outside(source: str, namespaces: "NamespacePlan", around: "Surroundi
     where earlier mounts of the container cover it."""
     if not namespaces.has("user") and "mount" not in namespaces.joined:
         return None
+    if around.unprivileged:  # its reach is no further than init's, and it may make no mounts
+        return None
     if source == around.rootfs or source.startswith(around.rootfs + "/"):
         return None
     return around.propagation

@@ -12,6 +12,7 @@ from cutaway.errors import CutawayError, FailedPrecondition, Unknown
 from cutaway.linux import libc, namespaces, processes
 from cutaway.runc.plan.namespaces import JOIN_ORDER
 from cutaway.runc.plan.scheduling import set_initial_affinity
+from cutaway.runc.process import limits
 from cutaway.runc.process.sealing import seal
 
 TYPE_CHECKING = False
@@ -31,6 +32,9 @@ def main(plan: "NamespacePlan", enter: "Callable[[], None]", init: "Init", entry
     try:
         seal()
         processes.set_name("runc:[1:CHILD]")
+        if os.geteuid():
+            limits.set_oom_score(init.process)
+            entry.enter_v1.enter()  # while the ids are those of the cgroup's owner
         enter()
         _unshare(plan, end)
         processes.set_dumpable(False)

@@ -43,6 +43,9 @@ class Init:
         self.console_socket = -1
         self.trace = False
         self.new_session = True
+        # Without root, whoever gives a container its network (slirp4netns PID) reaches its namespaces only
+        # while this process may be looked into. In new user and pid namespaces nobody else is there to look.
+        self.visible = False
 
     def main(self) -> "NoReturn":
         """Run to the exec; report failure to the parent while it listens, to stderr afterwards."""
@@ -91,7 +94,7 @@ class Init:
         seal()
         # Until the exec nobody in the container may look into this process, which still holds descriptors
         # of the host (CVE-2016-9962) and whose /proc/PID/exe is the host's interpreter (CVE-2019-5736).
-        processes.set_dumpable(False)
+        processes.set_dumpable(self.visible)
         processes.set_name(self.name)
         for signal in _ENDING:
             _signal.signal(signal, _end)
@@ -119,6 +122,8 @@ class Init:
         """Wait for `start`, then become the program. The parent is gone: errors go to stderr."""
         program, arguments = here.program, self.process.args or []
         try:
+            if self.visible:
+                processes.set_dumpable(True)  # a change of ids takes it away
             if self.fifo >= 0:
                 _wait_for_start(here.host_fds, self.fifo)
             run(self.plan.start_hooks, here)

@@ -1,4 +1,10 @@
-"""What only the host's root may set on a process: resource limits and its OOM score."""
+"""What the runtime sets on the container's process: resource limits and its OOM score.
+
+The score is written through /proc, where a process that may not be looked into belongs to root: without
+root, the bridge writes its own before it becomes such, and init inherits it.
+"""
+
+import os
 
 from cutaway.errors import FailedPrecondition
 from cutaway.linux import libc
@@ -11,9 +17,15 @@ if TYPE_CHECKING:
 _UNLIMITED = (1 << 64) - 1
 
 
-def set_limits(pid: int, process: "Process") -> None:
-    """Resource limits and OOM score of another process. Raises OSError, `FailedPrecondition`."""
+def set_oom_score(process: "Process") -> None:
+    """The caller's own OOM score, for its children. Raises OSError: lowering needs CAP_SYS_RESOURCE."""
     if process.oom_score_adj is not None:
+        _write_oom_score("self", process.oom_score_adj)
+
+
+def set_limits(pid: int, process: "Process") -> None:
+    """Resource limits and, as root, OOM score of another process. Raises OSError, `FailedPrecondition`."""
+    if process.oom_score_adj is not None and not os.geteuid():
         _write_oom_score(pid, process.oom_score_adj)
     if process.rlimits:
         import resource
@@ -36,7 +48,7 @@ def _limit_values(limit: "Rlimit") -> tuple[int, int]:
     return soft, hard
 
 
-def _write_oom_score(pid: int, score: int) -> None:
+def _write_oom_score(pid: int | str, score: int) -> None:
     path = f"/proc/{pid}/oom_score_adj"
     with open(path, "r+b", buffering=0) as file:
         if int(file.read()) == score:

@@ -100,7 +100,7 @@ class ReserveName(ParentStep):
         self.making.lock.take()
         os.mkfifo(container.fifo, 0o622)
         os.chmod(container.fifo, 0o622)  # whatever the umask
-        if self.owner != (0, 0):
+        if self.owner != (0, 0) and not os.geteuid():  # others get there by a descriptor
             os.chown(container.fifo, *self.owner)
         container.save_config(self.config)
         container.save()
@@ -221,12 +221,13 @@ class LetInitRun(ParentStep):
 class LimitResources(ParentStep):
     """Write the limits, when init has mounted and made its devices."""
 
-    __slots__ = ("manager",)
+    __slots__ = ("lenient", "manager")
     group = "cgroup"
 
-    def __init__(self, making: Making, manager: "Manager") -> None:
+    def __init__(self, making: Making, manager: "Manager", lenient: bool = False) -> None:
         super().__init__(making)
         self.manager = manager
+        self.lenient = lenient
 
     def describe(self) -> str:
         return f"set the limits of {self.manager.main_path()}"
@@ -239,7 +240,13 @@ class LimitResources(ParentStep):
 
     def execute(self, here: Here) -> None:
         linux = self.making.spec.linux
-        self.manager.apply(linux.resources if linux else None)
+        resources = linux.resources if linux else None
+        if self.lenient:
+            from cutaway.runc import rootless
+
+            rootless.limit(self.manager, resources)
+        else:
+            self.manager.apply(resources)
 
 
 class RunHooks(ParentStep):

@@ -133,8 +133,9 @@ class StartInit(ParentStep):
         try:
             message = self._hear("map", "pid")
             if message.word == "map":
-                namespaces.write_id_map(pid, "uid", self.plan.uid_map)
-                namespaces.write_id_map(pid, "gid", self.plan.gid_map)
+                from cutaway.runc.process import id_maps
+
+                id_maps.write(pid, self.plan.uid_map, self.plan.gid_map)
                 self.ours.say("mapped")
                 message = self._hear("pid")
             self.making.pid = int(message.values["pid"])
