@@ -20,7 +20,7 @@ def run(context: "Context", parsed: "Parsed") -> int:
     if form not in ("table", "json"):
         raise InvalidArgument("invalid format option")
     container = state.load(context.root, parsed.arguments[0])
-    pids = container.cgroup().pids() if container.record.cgroup_paths else []
+    pids = container.cgroup().pids()
     if form == "json":
         text = f"[{','.join(map(str, pids))}]\n" if pids else "null\n"
     else:
