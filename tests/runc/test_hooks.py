@@ -119,6 +119,25 @@ def test_a_failing_hook_fails_the_create_and_nothing_is_left(
     assert runtime("list", "-q").out == ""
 
 
+@pytest.mark.parametrize("point", ["prestart", "createRuntime", "createContainer"])
+def test_the_poststop_hooks_run_after_a_failed_create(
+    runtime: Runtime, bundle: Bundle, name: str, notes: Path, point: str
+) -> None:
+    bundle.config["hooks"] = {point: [{"path": "/bin/false"}], "poststop": [note(notes, "poststop")]}
+    assert runtime("run", "--bundle", bundle, name).code == 1
+    state = json.loads((notes / "poststop").read_text())
+    assert (state["id"], state["status"]) == (name, "stopped")
+
+
+def test_no_poststop_hook_runs_for_a_name_that_is_taken(
+    runtime: Runtime, bundle: Bundle, name: str, notes: Path
+) -> None:
+    runtime.detached("create", "--bundle", bundle, name)
+    bundle.config["hooks"] = {"poststop": [note(notes, "poststop")]}
+    assert runtime("run", "--bundle", bundle, name).code == 1
+    assert not (notes / "poststop").exists()
+
+
 def test_a_failing_poststart_hook_ends_the_container(
     ours: Runtime, bundle: Bundle, name: str, place: Path
 ) -> None:

@@ -314,6 +314,16 @@ def _look_at_cgroups(around: build.Surroundings, manager: "Manager") -> None:
     around.cgroup_views = list(by_mount.values())
 
 
+def _run_poststop(context: "Context", making: "Making") -> None:
+    """A container that came to be and is undone again has stopped (runtime.md, lifecycle steps 3 to 13)."""
+    wanted = making.container.record.hooks.poststop
+    if wanted and making.reserved:
+        from cutaway.runc import hooks
+
+        for failure in hooks.run_all("poststop", wanted, making.container.oci_state(state.STOPPED)):
+            context.log.warning(failure)
+
+
 def _make(context: "Context", steps: "list[step.Step]", making: "Making") -> None:
     timings: list[step.Timing] | None = [] if context.tracing else None
     try:
@@ -321,6 +331,7 @@ def _make(context: "Context", steps: "list[step.Step]", making: "Making") -> Non
     except AlreadyExists:
         raise
     except CutawayError as error:
+        _run_poststop(context, making)
         raise type(error)(f"unable to start container process: {error}") from error
     finally:
         making.lock.release()

@@ -31,6 +31,7 @@ class Making:
         self.spec = spec
         self.process = process
         self.lock = state.Lock(container.directory)
+        self.reserved = False  # the name is ours: there is a container
         self.pid = 0
         self.in_cgroup = True  # v2: or else it must be moved there
         self.warnings: list[str] = []
@@ -78,14 +79,13 @@ class ParentStep(Step):
 class ReserveName(ParentStep):
     """Take the container's name, and write down what is needed to clean up after us."""
 
-    __slots__ = ("config", "made", "owner")
+    __slots__ = ("config", "owner")
     group = "state"
 
     def __init__(self, making: Making, config: str, owner: tuple[int, int]) -> None:
         super().__init__(making)
         self.config = config
         self.owner = owner  # the host's ids of the container's root: it must reach the fifo
-        self.made = False
 
     def describe(self) -> str:
         return f"make {self.making.container.directory}"
@@ -96,7 +96,7 @@ class ReserveName(ParentStep):
     def execute(self, here: Here) -> None:
         container = self.making.container
         state.reserve(container.root, container.id)
-        self.made = True
+        self.making.reserved = True
         self.making.lock.take()
         os.mkfifo(container.fifo, 0o622)
         os.chmod(container.fifo, 0o622)  # whatever the umask
@@ -106,7 +106,7 @@ class ReserveName(ParentStep):
         container.save()
 
     def undo(self) -> None:
-        if self.made:
+        if self.making.reserved:
             state.remove(self.making.container.root, self.making.container.id)
 
 
