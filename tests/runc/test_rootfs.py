@@ -208,6 +208,31 @@ def test_a_link_in_the_way_is_followed_inside_the_root(
     assert out(runtime, bundle.shell(script), name) == "volume\n" * 3
 
 
+@pytest.mark.parametrize("destination", ["/", "/.", "/link"])
+@pytest.mark.parametrize(("kind", "options"), [("tmpfs", []), ("none", ["bind"])])
+def test_nothing_covers_the_root(
+    ours: Runtime, bundle: Bundle, name: str, volume: Path, destination: str, kind: str, options: list[str]
+) -> None:
+    """What is mounted afterwards would go below it. runc 1.1 fails as well, elsewhere."""
+    (bundle.rootfs / "link").symlink_to("..")
+    result = ours("run", "--bundle", bundle.mount(destination, kind, os.fspath(volume), *options), name)
+    assert f'mountpoint "{bundle.rootfs}" is on the top of rootfs "{bundle.rootfs}"' in result.error
+
+
+def test_a_remount_of_what_is_no_mount(ours: Runtime, bundle: Bundle, name: str) -> None:
+    (bundle.rootfs / "mnt").mkdir()
+    result = ours("run", "--bundle", bundle.mount("/mnt", "tmpfs", "tmpfs", "remount", "size=1m"), name)
+    assert result.error.endswith("mount :/mnt, flags: 0x20, data: size=1m: invalid argument")
+
+
+def test_recursive_options_that_give_the_atime_back(
+    ours: Runtime, bundle: Bundle, name: str, guarded: Path
+) -> None:
+    """runc passes these to the kernel as they are, which refuses them."""
+    bundle.mount("/mnt", "none", os.fspath(guarded), "rbind", "ratime", "rrw", "rexec")
+    assert mountinfo(ours, bundle, name, "/mnt")[0] == {"rw", "nosuid", "nodev", "relatime"}
+
+
 def test_mounts_are_made_in_order(runtime: Runtime, bundle: Bundle, name: str, volume: Path) -> None:
     bundle.mount("/mnt", "tmpfs", "tmpfs").mount("/mnt/inner", "none", os.fspath(volume), "bind")
     assert out(runtime, bundle.shell("cat /mnt/inner/file"), name) == "volume\n"

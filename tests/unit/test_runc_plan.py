@@ -181,6 +181,20 @@ def test_mount_options(options: list[str], flags: int, clear: int, data: list[st
     assert (found.flags, found.clear, found.data) == (flags, clear, data)
 
 
+@pytest.mark.parametrize(
+    ("option", "parts"),
+    [
+        ("size=1m", ["size=1m"]),
+        ("lowerdir=/a:/b,upperdir=/c", ["lowerdir=/a:/b", "upperdir=/c"]),
+        ('context="u:r:t:s0:c1,c2",mode=700', ["context=u:r:t:s0:c1,c2", "mode=700"]),
+        ("upperdir=/a\\,b,workdir=/w", ["upperdir=/a\\,b", "workdir=/w"]),
+        (",,", []),
+    ],
+)
+def test_several_options_in_one_text(option: str, parts: list[str]) -> None:
+    assert mount_options.parse([option]).data == parts
+
+
 def test_recursive_attributes_replace_the_atime_setting_as_a_whole() -> None:
     found = mount_options.parse(["rro", "rnoatime"])
     assert found.recursive_set == m.MOUNT_ATTR_RDONLY | m.MOUNT_ATTR_NOATIME

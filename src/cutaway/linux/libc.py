@@ -48,6 +48,7 @@ _COMMON = {
     "fsopen": 430,
     "fsconfig": 431,
     "fsmount": 432,
+    "fspick": 433,
     "pidfd_open": 434,
     "clone3": 435,
     "close_range": 436,

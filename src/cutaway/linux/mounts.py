@@ -5,6 +5,10 @@ import os
 
 from cutaway.linux import libc, smallfile
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
@@ -54,8 +58,8 @@ MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
 # What a superblock takes by these names, and not a mount point (fsconfig flags).
 _SUPERBLOCK = {MS_SYNCHRONOUS: "sync", MS_DIRSYNC: "dirsync", MS_MANDLOCK: "mand", MS_LAZYTIME: "lazytime"}
-# File systems whose superblock may be shared with the host: read-only is then the mount's affair alone.
-_SHARED = frozenset({"proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts"})
+# File systems that there is one of on the host: read-only must be the mount's affair alone.
+_SHARED = frozenset({"cgroup", "cgroup2", "configfs", "debugfs", "pstore", "securityfs", "tracefs"})
 _ATTRIBUTES = {
     MS_RDONLY: MOUNT_ATTR_RDONLY,
     MS_NOSUID: MOUNT_ATTR_NOSUID,
@@ -76,7 +80,9 @@ _ATTRIBUTE_NAMES = {
     MOUNT_ATTR_NOEXEC: "MS_NOEXEC",
 }
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
-_FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
+_FSCONFIG_CMD_RECONFIGURE = 7
+_FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = _FSPICK_CLOEXEC = 1
+_FSPICK_EMPTY_PATH = 8
 
 
 def attributes(flags: int) -> int:
@@ -105,27 +111,55 @@ def filesystem(kind: str, source: str, flags: int, data: list[str], *, shown: st
         finally:
             os.close(context)
     except OSError as error:
-        text = f"mount {source}:{shown}" + (f", flags: {flags:#x}" if flags else "")
-        libc.fail(error.errno or 0, text + (f", data: {','.join(data)}" if data else ""))
+        _fail(error, source, shown, flags, data)
+
+
+def reconfigure(place: int, kind: str, flags: int, data: list[str], *, shown: str) -> None:
+    """Change a mounted file system's own options, by a descriptor of its mount (fspick(2), Linux 5.2).
+
+    Where it is the only one of the host, nothing is done: it is not the container's. Raises OSError.
+    """
+    if kind in _SHARED:
+        return
+    try:
+        context = libc.syscall("fspick", place, "", _FSPICK_CLOEXEC | _FSPICK_EMPTY_PATH)
+        try:
+            _set_flag(context, "ro" if flags & MS_RDONLY else "rw")
+            _set_options(context, flags, data)
+            libc.syscall("fsconfig", context, _FSCONFIG_CMD_RECONFIGURE, None, None, 0)
+        finally:
+            os.close(context)
+    except OSError as error:
+        _fail(error, "", shown, flags | MS_REMOUNT, data)
+
+
+def _fail(error: OSError, source: str, shown: str, flags: int, data: list[str]) -> "NoReturn":
+    text = f"mount {source}:{shown}" + (f", flags: {flags:#x}" if flags else "")
+    libc.fail(error.errno or 0, text + (f", data: {','.join(data)}" if data else ""))
 
 
 def _configure(context: int, kind: str, source: str, flags: int, data: list[str]) -> None:
-    def flag(name: str) -> None:
-        libc.syscall("fsconfig", context, _FSCONFIG_SET_FLAG, name, None, 0)
-
     libc.syscall("fsconfig", context, _FSCONFIG_SET_STRING, "source", source, 0)
     if flags & MS_RDONLY and kind not in _SHARED:
-        flag("ro")
+        _set_flag(context, "ro")
+    _set_options(context, flags, data)
+    libc.syscall("fsconfig", context, _FSCONFIG_CMD_CREATE, None, None, 0)
+
+
+def _set_flag(context: int, name: str) -> None:
+    libc.syscall("fsconfig", context, _FSCONFIG_SET_FLAG, name, None, 0)
+
+
+def _set_options(context: int, flags: int, data: list[str]) -> None:
     for bit, name in _SUPERBLOCK.items():
         if flags & bit:
-            flag(name)
+            _set_flag(context, name)
     for option in data:
         key, equals, value = option.partition("=")
         if equals:
             libc.syscall("fsconfig", context, _FSCONFIG_SET_STRING, key, value, 0)
         elif key:
-            flag(key)
-    libc.syscall("fsconfig", context, _FSCONFIG_CMD_CREATE, None, None, 0)
+            _set_flag(context, key)
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:

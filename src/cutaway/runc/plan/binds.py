@@ -5,8 +5,8 @@ import stat
 
 from cutaway.errors import FailedPrecondition, PermissionDenied
 from cutaway.linux import libc, mounts, paths
-from cutaway.runc.plan import mount_options
-from cutaway.runc.plan.mounts import MountStep, refuse_over_proc
+from cutaway.runc.plan import mount_options, mount_places
+from cutaway.runc.plan.mounts import MountStep
 from cutaway.runc.plan.step import Here
 
 TYPE_CHECKING = False
@@ -120,7 +120,7 @@ class BindMount(MountStep):
         try:
             directory = stat.S_ISDIR(os.fstat(tree).st_mode)
             target = self._target(here, directory)
-            self._check(tree, target)
+            self._check(here, tree, target)
             self._change(tree)
             self._attach(tree, target)
         finally:
@@ -171,8 +171,6 @@ class BindMount(MountStep):
             f"mount {self.source}:{self.destination}, flags: {flags:#x}: not a directory"
         )
 
-    def _check(self, tree: int, target: int) -> None:
-        if os.path.normpath(self.destination) != "/proc":
-            refuse_over_proc(target, self.destination)
-        elif paths.filesystem(tree) != paths.PROC_MAGIC:
-            raise PermissionDenied('"/proc" cannot be mounted because it is not of type proc')
+    def _check(self, here: Here, tree: int, target: int) -> None:
+        kind = "proc" if paths.filesystem(tree) == paths.PROC_MAGIC else "bind"
+        mount_places.check(here, target, self.destination, kind)

@@ -3,7 +3,8 @@
 import os
 
 from cutaway.linux import mounts, paths
-from cutaway.runc.plan.mounts import MountStep, refuse_over_proc
+from cutaway.runc.plan import mount_places
+from cutaway.runc.plan.mounts import MountStep
 from cutaway.runc.plan.step import Here
 
 TYPE_CHECKING = False
@@ -51,7 +52,7 @@ class MountCgroupV1(MountStep):
         flags = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
         tree = -1
         try:
-            refuse_over_proc(target, self.destination)
+            mount_places.check(here, target, self.destination, "cgroup")
             tree = mounts.filesystem("tmpfs", "tmpfs", flags, ["mode=755"], shown=self.destination)
             for view in self.views:
                 os.mkdir(view.name, 0o755, dir_fd=tree)
@@ -68,7 +69,8 @@ class MountCgroupV1(MountStep):
     def _show(self, top: int, view: CgroupView) -> None:
         flags = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC | self.options.flags & mounts.MS_RDONLY
         if self.namespaced:
-            tree = mounts.filesystem("cgroup", "cgroup", flags, view.controllers, shown=view.name)
+            source = view.name if view.controllers[0].startswith("name=") else "cgroup"
+            tree = mounts.filesystem("cgroup", source, flags, view.controllers, shown=view.name)
         else:
             tree = mounts.open_tree(mounts.AT_FDCWD, view.source)
             mounts.change(tree, flags)
@@ -99,7 +101,7 @@ class MountCgroupV2(MountStep):
         target = paths.make_directories(here.root, self.destination)
         tree = -1
         try:
-            refuse_over_proc(target, self.destination)
+            mount_places.check(here, target, self.destination, "cgroup")
             tree = self._tree()
             self._attach(tree, target)
         finally:

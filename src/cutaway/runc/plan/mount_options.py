@@ -104,6 +104,10 @@ class MountOptions:
         return bool(self.flags & m.MS_BIND)
 
     @property
+    def remount(self) -> bool:
+        return bool(self.flags & m.MS_REMOUNT)
+
+    @property
     def recursive(self) -> bool:
         return bool(self.flags & m.MS_REC)
 
@@ -129,8 +133,23 @@ def parse(options: list[str]) -> MountOptions:
         elif name in ID_MAPPED:
             found.id_map = name
         else:
-            found.data.append(name)
+            found.data += split(name)
     return found
+
+
+def split(option: str) -> list[str]:
+    """A file system's options, several of which may come as one text; commas in quotes are no limits,
+    nor those behind a backslash (overlay's way to have one in a path). Quotes around a value go away."""
+    parts, quoted, escaped = [""], False, False
+    for char in option:
+        if char == "," and not quoted and not escaped:
+            parts.append("")
+        elif char == '"' and not escaped:
+            quoted = not quoted
+        else:
+            parts[-1] += char
+        escaped = char == "\\" and not escaped
+    return [part for part in parts if part]
 
 
 def bind_attributes(options: MountOptions) -> tuple[int, int]:
@@ -139,9 +158,14 @@ def bind_attributes(options: MountOptions) -> tuple[int, int]:
     Without any option on flags the source's are kept; with one, all that is not asked for is cleared,
     but the atime setting, which only another one replaces: mount(2) with MS_REMOUNT | MS_BIND does so.
     """
-    wanted = options.flags & _PER_MOUNT
-    if not wanted and not options.clear & _PER_MOUNT:
+    if not (options.flags | options.clear) & _PER_MOUNT:
         return 0, 0
+    return exact_attributes(options.flags)
+
+
+def exact_attributes(flags: int) -> tuple[int, int]:
+    """What to set and what to clear for a mount to have exactly these flags of mount(2)."""
+    wanted = flags & _PER_MOUNT
     clear = m.attributes(_PER_MOUNT & ~m.ATIME)
     if wanted & m.ATIME:
         clear |= m.MOUNT_ATTR_ATIME | m.MOUNT_ATTR_NODIRATIME

@@ -10,22 +10,14 @@ a read-only bind is writable. The price: Linux 5.12.
 import os
 import stat
 
-from cutaway.errors import PermissionDenied
+from cutaway.errors import CutawayError
 from cutaway.linux import mounts, paths
+from cutaway.runc.plan import mount_options, mount_places
 from cutaway.runc.plan.step import Here, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cutaway.runc.plan.mount_options import MountOptions
-
-# Below /proc only these may be mounted over: what lxcfs makes up for a container.
-PROC_ALLOWED = frozenset(
-    "/proc/" + name
-    for name in (
-        "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev",
-        "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled",
-    )
-)  # fmt: skip
 
 
 class PrepareRoot(Step):
@@ -79,6 +71,11 @@ class MountStep(Step):
     def failure(self, reason: str) -> str:
         return f'error mounting "{self.source}" to rootfs at "{self.destination}": {reason}'
 
+    def _flags_at_first(self, kind: str) -> int:
+        """The mount's flags while it is still to be filled: `RemountReadonly` follows, when it is."""
+        filled = kind == "tmpfs" or os.path.normpath(self.destination) == "/dev"
+        return self.options.flags & ~(mounts.MS_RDONLY if filled else 0)
+
     def _attach(self, tree: int, target: int) -> None:
         """Propagation and recursive attributes, then onto its place."""
         options = self.options
@@ -88,26 +85,6 @@ class MountStep(Step):
             kind, recursive = propagation & ~mounts.MS_REC, bool(propagation & mounts.MS_REC)
             mounts.mount_setattr(tree, 0, 0, propagation=kind, recursive=recursive)
         mounts.move_mount(tree, target, shown=f"{self.source}:{self.destination}")
-
-
-def _ordinary_directory(here: Here, kind: str, destination: str) -> int:
-    """The directory for a proc or sysfs: no link anywhere in its path (CVE-2019-16884, CVE-2023-28642)."""
-    try:
-        return paths.open_in_root(here.root, destination, paths.O_PATH | os.O_DIRECTORY, links=False)
-    except FileNotFoundError:
-        os.close(paths.make_directories(here.root, destination))
-        return paths.open_in_root(here.root, destination, paths.O_PATH | os.O_DIRECTORY, links=False)
-    except PermissionError:
-        raise
-    except OSError:
-        raise PermissionDenied(f'filesystem "{kind}" must be mounted on ordinary directory') from None
-
-
-def refuse_over_proc(target: int, destination: str) -> None:
-    """Raise `PermissionDenied` for a mount over the container's /proc, except where it is harmless."""
-    clean = os.path.normpath(destination)
-    if paths.filesystem(target) == paths.PROC_MAGIC and clean not in PROC_ALLOWED:
-        raise PermissionDenied(f'"{clean}" cannot be mounted because it is inside /proc')
 
 
 class MountFilesystem(MountStep):
@@ -148,19 +125,18 @@ class MountFilesystem(MountStep):
 
     def _target(self, here: Here) -> int:
         if self.kind in ("proc", "sysfs"):
-            return _ordinary_directory(here, self.kind, self.destination)
-        target = paths.make_directories(here.root, self.destination)
+            target = mount_places.ordinary_directory(here, self.kind, self.destination)
+        else:
+            target = paths.make_directories(here.root, self.destination)
         try:
-            refuse_over_proc(target, self.destination)
-        except PermissionDenied:
+            mount_places.check(here, target, self.destination, self.kind)
+        except CutawayError:
             os.close(target)
             raise
         return target
 
     def _mount_on(self, target: int, mode: int | None) -> None:
-        flags, data = self.options.flags, list(self.options.data)
-        if self._filled_later():
-            flags &= ~mounts.MS_RDONLY  # RemountReadonly follows
+        flags, data = self._flags_at_first(self.kind), list(self.options.data)
         if mode is not None and not any(option.startswith("mode=") for option in data):
             data.append(f"mode={mode:o}")
         tree = mounts.filesystem(self.kind, self.source, flags, data, shown=self.destination)
@@ -173,8 +149,33 @@ class MountFilesystem(MountStep):
         finally:
             os.close(tree)
 
-    def _filled_later(self) -> bool:
-        return self.kind == "tmpfs" or os.path.normpath(self.destination) == "/dev"
+
+class Remount(MountStep):
+    """Change the flags of a mount that is there already and, but for a bind, its file system's options."""
+
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: str, source: str, destination: str, options: "MountOptions") -> None:
+        super().__init__(source, destination, options)
+        self.kind = kind
+
+    def describe(self) -> str:
+        return f"remount {self.destination}"
+
+    def command(self) -> str:
+        words = ["remount", *(["bind"] if self.options.bind else []), *self.options.data]
+        return f"mount -o {','.join(words)} $ROOT{self.destination}"
+
+    def execute(self, here: Here) -> None:
+        bind, data = self.options.bind, self.options.data
+        flags = self.options.flags if bind else self._flags_at_first(self.kind)
+        place = paths.open_in_root(here.root, self.destination)
+        try:
+            if not bind:
+                mounts.reconfigure(place, self.kind, flags, data, shown=self.destination)
+            mounts.mount_setattr(place, *mount_options.exact_attributes(flags))
+        finally:
+            os.close(place)
 
 
 class RemountReadonly(Step):

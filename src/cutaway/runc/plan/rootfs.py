@@ -43,6 +43,8 @@ def mount_step(mount: "Mount", namespaces: "NamespacePlan", around: "Surrounding
     options = mount_options.parse(mount.options)
     destination = clean(mount.destination)
     source = mount.source or ""
+    if options.remount:
+        return mounts.Remount(mount.type or "", source, destination, options)
     if options.bind:
         full = os.path.normpath(os.path.join(around.bundle, source))
         id_map = _id_map(mount, options, namespaces, around)
