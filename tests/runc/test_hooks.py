@@ -61,6 +61,7 @@ def test_every_point_in_order_with_the_state(
         if point in ("prestart", "createRuntime"):
             assert (state["status"], state["pid"]) == ("creating", pid)
     assert (notes / "prestart.cwd").read_text() == f"{bundle.path}\n"
+    assert (notes / "createContainer.cwd").read_text() == f"{bundle.rootfs}\n"
     assert (notes / "startContainer.cwd").read_text() == "/\n"
     stopped = json.loads((notes / "poststop").read_text())
     assert stopped["status"] == "stopped"
@@ -175,3 +176,10 @@ def test_a_hook_may_ask_for_the_state(ours: Runtime, bundle: Bundle, name: str, 
     bundle.config["hooks"] = {"createRuntime": [note(notes, "createRuntime", call)]}
     assert ours("run", "--bundle", bundle, name).code == 0
     assert json.loads((notes / "state").read_text())["status"] == "creating"
+
+
+def test_a_hook_that_a_signal_ends(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "kill -KILL $$"]}
+    bundle.config["hooks"] = {"createRuntime": [hook]}
+    result = runtime("create", "--bundle", bundle, name)
+    assert "error running hook: signal: killed, stdout: , stderr: " in result.error

@@ -6,12 +6,13 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runc.bundles import Bundle, Runtime, cgroups_named
+from runc.bundles import CONTROLLERS, Bundle, Runtime, cgroups_named
 from support.process import has_ended, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
@@ -274,3 +275,61 @@ def test_a_default_root_is_used_without_root(ours: Runtime, bundle: Bundle, name
     finally:
         subprocess.run([ours.program, "delete", "--force", name], check=True, timeout=30)
     assert not Path(f"/run/cutaway-runc/{name}").exists()
+
+
+@pytest.fixture
+def frozen_cgroup(name: str) -> Iterator[str]:
+    """A cgroup that is there already, and frozen: its path below the hierarchies."""
+    v1 = (CONTROLLERS / "freezer").is_dir()
+    group = (CONTROLLERS / "freezer" if v1 else CONTROLLERS) / name
+    group.mkdir()
+    switch, on, off = ("freezer.state", "FROZEN", "THAWED") if v1 else ("cgroup.freeze", "1", "0")
+    (group / switch).write_text(on)
+    yield f"/{name}"
+    (group / switch).write_text(off)
+    group.rmdir()
+
+
+def test_a_frozen_cgroup_is_refused(runtime: Runtime, bundle: Bundle, name: str, frozen_cgroup: str) -> None:
+    bundle.linux["cgroupsPath"] = frozen_cgroup
+    result = runtime("create", "--bundle", bundle, name)
+    assert (result.code, result.error) == (1, "runc create failed: container's cgroup unexpectedly frozen")
+    assert runtime("state", name).error == "container does not exist"
+
+
+def test_a_cgroup_with_processes_is_warned_about(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    bundle.linux["cgroupsPath"] = f"/{name}"
+    bundle.process["args"] = ["sleep", "1000"]
+    assert runtime.detached("run", "--detach", "--bundle", bundle, name).err == ""
+    second = runtime.detached("run", "--detach", "--bundle", bundle, f"{name}-2")
+    assert second.code == 0
+    warning = second.err.splitlines()[0]
+    assert "level=warning" in warning
+    assert "container's cgroup is not empty: 1 process(es) found" in warning
+
+
+def test_spec_has_the_namespaces_that_runcs_has(runtime: Runtime, place: Path) -> None:
+    assert runtime("spec", "--bundle", place).code == 0
+    found = json.loads((place / "config.json").read_text())
+    kinds = [entry["type"] for entry in found["linux"]["namespaces"]]
+    v2 = ["cgroup"] if (CONTROLLERS / "cgroup.controllers").exists() else []
+    assert kinds == ["pid", "network", "ipc", "uts", "mount", *v2]
+    assert runtime("spec", "--bundle", place).error == "File config.json exists. Remove it first"
+
+
+def test_exec_goes_to_no_cgroup_but_the_containers(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    bundle.process["args"] = ["sleep", "1000"]
+    runtime.detached("run", "--detach", "--bundle", bundle, name)
+    result = runtime("exec", "--cgroup", "..", name, "true")
+    assert result.code == 255
+    assert " .. is not a sub cgroup path" in result.error
+    result = runtime("exec", "--cgroup", "nonexistent", name, "true")
+    assert result.code == 255
+    assert " adding pid " in result.error
+    assert "/nonexistent/cgroup.procs: no such file or directory" in result.error
+
+
+def test_debug_tells_each_step(ours: Runtime, bundle: Bundle, name: str) -> None:
+    said = ours("run", "--bundle", bundle, name, options=["--debug"]).err
+    assert 'level=debug msg="parent: make cgroup ' in said
+    assert 'level=debug msg="init: mount proc at /proc"' in said

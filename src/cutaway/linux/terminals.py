@@ -12,6 +12,10 @@ _TIOCGPTPEER = 0x5441  # Linux 4.13: open the slave from the master, whatever li
 _TIOCSWINSZ = 0x5414
 _TIOCGWINSZ = 0x5413
 _TIOCSCTTY = 0x540E
+_TCGETS = 0x5401
+_TCSETS = 0x5402
+_ONLCR = 0o4
+_TERMIOS = struct.Struct("IIII20s")  # the kernel's: flags of input, output, control, local; the characters
 _PTMX = os.makedev(5, 2)
 
 
@@ -48,3 +52,35 @@ def size(fd: int) -> tuple[int, int]:
 def make_controlling(fd: int) -> None:
     """Make a terminal the controlling one of the caller's session (TIOCSCTTY). Raises OSError."""
     fcntl.ioctl(fd, _TIOCSCTTY, 0)
+
+
+def keep_line_ends(fd: int) -> None:
+    """Have a terminal pass newlines on as they are, not as carriage return and newline. Raises OSError."""
+    inputs, outputs, *rest = _TERMIOS.unpack(fcntl.ioctl(fd, _TCGETS, bytes(_TERMIOS.size)))
+    fcntl.ioctl(fd, _TCSETS, _TERMIOS.pack(inputs, outputs & ~_ONLCR, *rest))
+
+
+def make_raw(fd: int) -> list[object]:
+    """Have a terminal pass on each key as it is; output is still processed. What it was before.
+
+    Raises OSError.
+    """
+    import termios
+    import tty
+
+    saved: list[object] = termios.tcgetattr(fd)
+    tty.setraw(fd, termios.TCSANOW)
+    raw = termios.tcgetattr(fd)
+    raw[1] |= termios.OPOST
+    termios.tcsetattr(fd, termios.TCSANOW, raw)
+    return saved
+
+
+def restore(fd: int, attributes: list[object]) -> None:
+    """Make a terminal what `make_raw` found. One that was hung up meanwhile is left."""
+    import termios
+
+    try:
+        termios.tcsetattr(fd, termios.TCSADRAIN, attributes)  # type: ignore[arg-type]
+    except termios.error:
+        return

@@ -6,7 +6,9 @@ from cutaway.runc.logs import Log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cutaway.runc.plan.step import Timing
+    from collections.abc import Iterable
+
+    from cutaway.runc.plan.step import Step, Timing
 
 
 class Context:
@@ -27,6 +29,12 @@ class Context:
         from cutaway.runc import rootless
 
         return rootless.may_lack_cgroups(self.rootless, systemd=self.systemd_cgroup)
+
+    def explain(self, who: str, steps: "Iterable[Step]") -> None:
+        """Write what is about to be done into the log for debugging."""
+        if self.debug:
+            for step in steps:
+                self.log.debug(f"{who}: {step.describe()}")
 
     def record(self, timings: "list[Timing]") -> None:
         """Hand on what was timed, as spans of the current one."""

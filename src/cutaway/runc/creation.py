@@ -61,7 +61,7 @@ def create(context: "Context", options: "Parsed", *, detach: bool, relay: "Relay
     if options.text("console-socket"):
         console_socket = console.connect(options.text("console-socket"))
     elif relay is not None and process.terminal:
-        console_socket = relay.open_socket()
+        console_socket = relay.open_socket(process)
     try:
         steps = _steps(context, options, making, text, pid_file, kept, console_socket)
         _make(context, steps, making)
@@ -150,15 +150,15 @@ def _steps(
     init = Init(plan, making.process, theirs)
     init.kept_fds = kept
     init.console_socket = console_socket
+    init.plain_lines = not options.text("console-socket")
     init.trace = context.tracing
     init.visible = around.unprivileged and namespaces.is_new("user") and namespaces.is_new("pid")
     entry = starting.Entry(around.enter_cgroups, cgroup2)
     start_init = starting.StartInit(making, namespaces, init, ours, entry)
     start_init.prepare()
-    reserve = parent.ReserveName(making, text, namespaces.host_root())
     hooks = spec.hooks or Hooks()
-    return [
-        reserve,
+    steps_of_ours: list[step.Step] = [
+        parent.ReserveName(making, text, namespaces.host_root()),
         *_notify_steps(making),
         starting.PrepareInit(making, plan),
         parent.MakeCgroup(making, manager, _cgroup_owner(spec, namespaces)),
@@ -172,6 +172,9 @@ def _steps(
         parent.LetInitRun(making, ours, "resume", "ready", manager, agent(making, state.CREATING)),
         parent.SaveReady(making, pid_file),
     ]
+    context.explain("parent", steps_of_ours)
+    context.explain("init", (*plan.before, *plan.after))
+    return steps_of_ours
 
 
 def _host_mounts(making: "Making", namespaces: NamespacePlan) -> "list[step.Step]":

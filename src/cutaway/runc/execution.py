@@ -42,7 +42,7 @@ def execute(context: "Context", options: "Parsed", relay: "Relay | None") -> "Ma
     if options.text("console-socket"):
         console_socket = console.connect(options.text("console-socket"))
     elif relay is not None and process.terminal:
-        console_socket = relay.open_socket()
+        console_socket = relay.open_socket(process)
     try:
         steps = _steps(context, options, making, kept, console_socket)
         _make(context, steps, making)
@@ -132,6 +132,7 @@ def _steps(
     init.joined = True
     init.kept_fds = kept
     init.console_socket = console_socket
+    init.plain_lines = not options.text("console-socket")
     init.trace = context.tracing
     return [
         StartProcess(making, enter, init, ours, entry),
@@ -200,9 +201,11 @@ def _cgroup_paths(container: "Container", wanted: list[str]) -> dict[str, str]:
 def _below(cgroup: str, path: str) -> str:
     full = os.path.normpath(f"{cgroup}/{path.lstrip('/')}")
     if full != cgroup and not full.startswith(cgroup + "/"):
-        raise InvalidArgument(f"bad sub cgroup path: {path}")
+        raise InvalidArgument(f"bad sub cgroup path: {path} is not a sub cgroup path")
     if not os.path.isdir(full):
-        raise FailedPrecondition(f"cgroup {full} does not exist")
+        raise FailedPrecondition(
+            f"error adding pid to cgroups: open {full}/cgroup.procs: no such file or directory"
+        )
     return full
 
 

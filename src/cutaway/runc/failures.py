@@ -19,11 +19,12 @@ _PREFIX = {"create": "runc create failed: ", "run": "runc run failed: ", "exec":
 class Failure:
     """The outcome of a command that failed."""
 
-    __slots__ = ("exit_code", "message")
+    __slots__ = ("exit_code", "message", "unexpected")
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, exit_code: int, unexpected: bool = False) -> None:
         self.message = message
         self.exit_code = exit_code
+        self.unexpected = unexpected  # no caller's mistake and no refusal of the kernel: a bug
 
 
 def of(command: str, error: Exception) -> Failure:
@@ -34,4 +35,4 @@ def of(command: str, error: Exception) -> Failure:
         return Failure(prefix + str(error), code)
     if isinstance(error, OSError):
         return Failure(prefix + libc.reason(error), code)
-    return Failure(f"{prefix}internal error: {type(error).__name__}: {error}", code)
+    return Failure(f"{prefix}internal error: {type(error).__name__}: {error}", code, unexpected=True)

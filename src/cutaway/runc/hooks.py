@@ -82,9 +82,16 @@ def _judge(status: int, stdout: bytes, stderr: bytes) -> None:
     if status == 0:
         return
     code = os.waitstatus_to_exitcode(status)
-    how = f"exit status {code}" if code >= 0 else f"signal: {-code}"
+    how = f"exit status {code}" if code >= 0 else f"signal: {_signal_name(-code)}"
     out, err = (data.decode(errors="replace") for data in (stdout, stderr))
     raise FailedPrecondition(f"error running hook: {how}, stdout: {out}, stderr: {err}")
+
+
+def _signal_name(number: int) -> str:
+    """A signal in words, as Go has them: `bad system call`."""
+    import _signal  # type: ignore[import-not-found]  # the C part: signal itself imports enum
+
+    return (_signal.strsignal(number) or f"signal {number}").lower()
 
 
 def _converse(

@@ -94,7 +94,7 @@ def _command(context: Context, name: str, words: list[str]) -> int:
         return _help(context, words)
     command = COMMANDS.get(name)
     if command is None:
-        context.log.error(f"No help topic for '{name}'")
+        context.log.error(f"No help topic for '{name}'\n")
         return _NO_SUCH_COMMAND
     try:
         parsed = options.parse(command.options, words, stop_at_argument=command.stop_at_argument)
@@ -117,7 +117,7 @@ def _help(context: Context, words: list[str]) -> int:
     if not words:
         return _print(usage.general())
     if words[0] not in COMMANDS:
-        context.log.error(f"No help topic for '{words[0]}'")
+        context.log.error(f"No help topic for '{words[0]}'\n")
         return _NO_SUCH_COMMAND
     return _print(usage.of_command(words[0]))
 
@@ -162,13 +162,15 @@ def _run(context: Context, name: str, parsed: "Parsed", span: "Span | None" = No
     module = importlib.import_module(f"cutaway.runc.commands.{name}")
     try:
         code: int = module.run(context, parsed)
-    except Exception as error:  # the one place where a failure becomes an exit code
+    except Exception as error:  # noqa: BLE001 - the one place where a failure becomes an exit code
         failure = failures.of(name, error)
         if span is not None:
             span.error = failure.message
+        if context.debug and failure.unexpected:
+            import traceback
+
+            context.log.debug("".join(traceback.format_exception(error)))
         context.log.error(failure.message)
-        if context.debug:
-            raise
         return failure.exit_code
     return code
 

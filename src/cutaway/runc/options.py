@@ -7,10 +7,12 @@ argparse would do, and costs 5 ms of the 12 that a cold start has.
 
 from cutaway.errors import InvalidArgument
 
-FLAG, TEXT, NUMBER, MANY, NUMBERS = "flag", "text", "number", "many", "numbers"
+FLAG, TEXT, NUMBER, MANY = "flag", "text", "number", "many"
+NUMBERS, DURATION = "numbers", "duration"
 
 TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+_MILLISECONDS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4, "h": 3.6e6}
 
 
 class Option:
@@ -31,9 +33,10 @@ class UsageError(InvalidArgument):
 class Parsed:
     """Options and arguments of one command. A getter's name is its type."""
 
-    __slots__ = ("_values", "arguments")
+    __slots__ = ("_values", "_written", "arguments")
 
     def __init__(self) -> None:
+        self._written: dict[str, str] = {}  # which of its names an option was given by
         self._values: dict[str, bool | str | int | list[str] | list[int]] = {}
         self.arguments: list[str] = []
 
@@ -69,7 +72,7 @@ def parse(options: list[Option], words: list[str], *, stop_at_argument: bool = F
         word = words[index]
         index += 1
         if word == "--":
-            parsed.arguments += words[index:]
+            parsed.arguments += words[index - bool(parsed.arguments) :]  # after an argument it is one too
             break
         if not word.startswith("-") or word == "-":
             parsed.arguments.append(word)
@@ -95,18 +98,45 @@ def parse(options: list[Option], words: list[str], *, stop_at_argument: bool = F
 
 def _set(parsed: Parsed, option: Option, written: str, value: str) -> None:
     name = option.names[0]
+    if parsed._written.setdefault(name, written) != written:
+        raise UsageError(f"Cannot use two forms of the same flag: {' '.join(reversed(option.names))}")
     values = parsed._values
     if option.kind == FLAG:
         if value not in TRUE and value not in FALSE:
             raise UsageError(f'invalid boolean value "{value}" for -{written}: parse error')
         values[name] = value in TRUE
-    elif option.kind in (NUMBER, NUMBERS):
-        try:
-            number = int(value, 0)
-        except ValueError:
-            raise UsageError(f'invalid value "{value}" for flag -{written}: parse error') from None
-        values[name] = number if option.kind == NUMBER else [*parsed.numbers(name), number]
+    elif option.kind == NUMBER:
+        values[name] = _number(written, value)
+    elif option.kind == NUMBERS:
+        values[name] = [*parsed.numbers(name), _number(written, value)]
+    elif option.kind == DURATION:
+        values[name] = _duration(written, value)
     elif option.kind == MANY:
         values[name] = [*parsed.many(name), value]
     else:
         values[name] = value
+
+
+def _number(written: str, value: str) -> int:
+    try:
+        return int(value, 0)
+    except ValueError:
+        raise UsageError(f'invalid value "{value}" for flag -{written}: parse error') from None
+
+
+def _duration(written: str, value: str) -> int:
+    """Milliseconds, rounded, of a duration in Go's form: `1.5s`, `2m30s`, `-1h`, `0`."""
+    rest = value.removeprefix("-") if value.startswith("-") else value.removeprefix("+")
+    total = 0.0
+    if rest != "0":
+        if not rest:
+            raise UsageError(f'invalid value "{value}" for flag -{written}: parse error')
+        while rest:
+            digits = len(rest) - len(rest.lstrip("0123456789."))
+            letters = len(rest) - digits - len(rest[digits:].lstrip("nuµmsh"))
+            number, unit = rest[:digits], rest[digits : digits + letters]
+            if unit not in _MILLISECONDS or not number.replace(".", "", 1).isdecimal():
+                raise UsageError(f'invalid value "{value}" for flag -{written}: parse error')
+            total += float(number) * _MILLISECONDS[unit]
+            rest = rest[digits + letters :]
+    return round(-total if value.startswith("-") else total)

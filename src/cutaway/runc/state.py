@@ -18,7 +18,7 @@ every container, so nothing is synced: the root is on tmpfs.
 import fcntl
 import os
 
-from cutaway.errors import AlreadyExists, InvalidArgument, NotFound, PermissionDenied
+from cutaway.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from cutaway.linux import processes, smallfile
 from cutaway.oci import document
 from cutaway.oci.document import Document
@@ -183,12 +183,19 @@ def check_id(container_id: str) -> None:
         raise InvalidArgument("invalid container ID format")
 
 
+def _make_root(root: str) -> None:
+    try:
+        os.makedirs(root, mode=0o700, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise FailedPrecondition(f"mkdir {error.filename}: not a directory") from None
+
+
 def reserve(root: str, container_id: str) -> str:
     """Make the container's directory, which takes its name. Raises `AlreadyExists`."""
     check_id(container_id)
     directory = os.path.join(root, container_id)
     try:
-        os.makedirs(root, mode=0o700, exist_ok=True)
+        _make_root(root)
         os.mkdir(directory, 0o711)
     except PermissionError as error:
         raise PermissionDenied(
@@ -217,6 +224,8 @@ def ids(root: str) -> list[str]:
         return sorted(entry.name for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False))
     except FileNotFoundError:
         return []
+    except NotADirectoryError:
+        raise FailedPrecondition(f"mkdir {root}: not a directory") from None
 
 
 def remove(root: str, container_id: str) -> None:

@@ -9,7 +9,12 @@ import select
 
 from cutaway.errors import FailedPrecondition
 from cutaway.linux import libc, processes, terminals
+from cutaway.oci.runtime_spec import Box
 from cutaway.runc import console
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cutaway.oci.runtime_spec import Process
 
 _CHUNK = 1 << 16
 
@@ -22,17 +27,18 @@ class Relay:
         self._ours: _socket.socket | None = None
         self._theirs: _socket.socket | None = None
         self._master = -1
+        self._host = -1  # our own terminal
         self._saved: list[object] | None = None
 
-    def open_socket(self) -> int:
-        """Prepare for a terminal; a descriptor of the socket that takes its master.
+    def open_socket(self, process: "Process") -> int:
+        """Prepare for a process's terminal, of our size; a descriptor of the socket that takes its master.
 
         Raises `FailedPrecondition` when we have no terminal ourselves.
         """
-        try:
-            os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC))
-        except OSError as error:
-            raise FailedPrecondition(f"open /dev/tty: {libc.words(error.errno or 0)}") from None
+        self._host = _own_terminal()
+        if process.console_size is None:
+            height, width = terminals.size(self._host)
+            process.console_size = Box(height=height, width=width)
         self._ours, self._theirs = _socket.socketpair(
             _socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC
         )
@@ -40,29 +46,26 @@ class Relay:
         return os.dup(self._theirs.fileno())
 
     def begin(self) -> None:
-        """Take the master and make our own terminal raw: what is typed goes to the container as it is."""
+        """Take the master and make our own terminal raw: what is typed goes to the container as it is.
+
+        Ends of lines are made by our terminal alone, so output that goes to a file has none doubled.
+        """
         if self._ours is None or self._theirs is None:
             return
-        import tty
-
         self._theirs.close()
         self._master = console.receive_master(self._ours)
         self._ours.close()
         self.resize()
-        import termios
-
-        if os.isatty(0):
-            self._saved = termios.tcgetattr(0)
-            tty.setraw(0)
+        self._saved = terminals.make_raw(self._host)
 
     def resize(self) -> None:
         """Give the container's terminal the size of ours."""
         if self._master < 0:
             return
         try:
-            terminals.resize(self._master, *terminals.size(0))
+            terminals.resize(self._master, *terminals.size(self._host))
         except OSError:
-            return  # no terminal at stdin
+            return  # ours was hung up
 
     def pump(self, pid: int) -> None:
         """Carry bytes both ways until the process ends and its output is drained."""
@@ -102,10 +105,25 @@ class Relay:
     def end(self) -> None:
         """Restore our terminal and close the container's."""
         if self._saved is not None:
-            import termios
-
-            termios.tcsetattr(0, termios.TCSADRAIN, self._saved)  # type: ignore[arg-type]
+            terminals.restore(self._host, self._saved)
             self._saved = None
+        if self._host >= 0:
+            os.close(self._host)
+            self._host = -1
         if self._master >= 0:
             os.close(self._master)
             self._master = -1
+
+
+def _own_terminal() -> int:
+    """A descriptor of our terminal: whichever of our streams is one, else the controlling one.
+
+    Raises `FailedPrecondition`.
+    """
+    for fd in (2, 1, 0):
+        if os.isatty(fd):
+            return os.dup(fd)
+    try:
+        return os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise FailedPrecondition(f"open /dev/tty: {libc.words(error.errno or 0)}") from None

@@ -3,7 +3,7 @@
 The table here is all that a command line needs to be understood; a command's module is imported when it runs.
 """
 
-from cutaway.runc.options import FLAG, MANY, NUMBER, NUMBERS, TEXT, Option
+from cutaway.runc.options import DURATION, FLAG, MANY, NUMBER, NUMBERS, TEXT, Option
 
 _NO_LIMIT = 1 << 30
 
@@ -104,7 +104,10 @@ COMMANDS = {
         "show statistics of a container",
         _ID,
         (1, 1),
-        [Option("interval", TEXT, "time between (default: 5s)"), Option("stats", FLAG, "show one and exit")],
+        [
+            Option("interval", DURATION, "time between (default: 5s)"),
+            Option("stats", FLAG, "show one and exit"),
+        ],
     ),
     "exec": Command("execute a command in a container", f"{_ID} command [args]", (1, _NO_LIMIT), _EXEC, True),
     "features": Command("show what this runtime can do, as JSON", "", (0, 0), []),

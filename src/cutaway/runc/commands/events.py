@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from cutaway.runc.options import Parsed
     from cutaway.runc.state import Container
 
-_UNITS = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1000.0, "m": 60_000.0, "h": 3_600_000.0}  # milliseconds
+_INTERVAL = 5000  # milliseconds
 
 
 def run(context: "Context", parsed: "Parsed") -> int:
     """Print events as JSON lines until the container stops, or one with --stats; 0."""
-    interval = _milliseconds(parsed.text("interval", "5s"))
+    interval = parsed.number("interval", _INTERVAL)
     container = state.load(context.root, parsed.arguments[0])
+    if interval <= 0:
+        raise InvalidArgument("duration interval must be greater than 0")
     if container.status() == state.STOPPED:
         raise FailedPrecondition(f"container with id {container.id} is not running")
     if parsed.flag("stats"):
@@ -66,18 +68,3 @@ def _follow(container: "Container", interval: int) -> None:
     finally:
         watch.close()
         os.close(pidfd)
-
-
-def _milliseconds(text: str) -> int:
-    """A duration as Go writes it: 100ms, 1.5s, 1h30m. Raises `InvalidArgument`."""
-    import re
-
-    parts = re.findall(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ms|us|ns|h|m|s)", text.removeprefix("+"))
-    if text.lstrip("+-") == "0" or text.startswith("-"):
-        raise InvalidArgument("duration interval must be greater than 0")
-    if "".join(number + unit for number, unit in parts) != text.removeprefix("+") or not parts:
-        raise InvalidArgument(f'invalid value "{text}" for flag -interval: parse error')
-    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if total <= 0:
-        raise InvalidArgument("duration interval must be greater than 0")
-    return max(1, int(total))

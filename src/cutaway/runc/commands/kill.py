@@ -1,7 +1,7 @@
 """`kill`: send a signal to a container."""
 
 from cutaway.errors import FailedPrecondition, InvalidArgument
-from cutaway.linux import processes
+from cutaway.linux import libc, processes
 from cutaway.runc import state
 
 TYPE_CHECKING = False
@@ -22,7 +22,7 @@ _MORE = {"IOT": 6, "CLD": 17, "POLL": 29, "UNUSED": 31}
 def run(context: "Context", parsed: "Parsed") -> int:
     """Send the signal; 0."""
     container = state.load(context.root, parsed.arguments[0])
-    number = parse_signal(parsed.arguments[1] if len(parsed.arguments) > 1 else "SIGTERM")
+    number = parse_signal("".join(parsed.arguments[1:]) or "SIGTERM")
     if parsed.flag("all") and not _ends_all(container, number):
         container.cgroup().kill_all(number)
         return 0
@@ -70,5 +70,7 @@ def send(container: state.Container, number: int) -> None:
         processes.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         raise FailedPrecondition("container not running") from None
+    except OSError as error:
+        raise FailedPrecondition(f"unable to signal init: {libc.words(error.errno or 0)}") from None
     finally:
         os.close(pidfd)

@@ -17,9 +17,9 @@ def run(context: "Context", parsed: "Parsed") -> int:
     if context.may_lack_cgroups():
         context.log.warning("runc ps may fail if you don't have the full access to cgroups")
     form = parsed.text("format", "table")
+    container = state.load(context.root, parsed.arguments[0])
     if form not in ("table", "json"):
         raise InvalidArgument("invalid format option")
-    container = state.load(context.root, parsed.arguments[0])
     pids = container.cgroup().pids()
     if form == "json":
         text = f"[{','.join(map(str, pids))}]\n" if pids else "null\n"

@@ -28,6 +28,7 @@ class Here:
         self.host_proc = -1  # the host's /proc, where the container's is in its place or out of trust
         self.host_fds = -1  # the host's /proc/self/fd: reopens descriptors
         self.console_socket = -1
+        self.plain_lines = False  # the terminal's other end is the runtime in the foreground
         self.terminal = -1  # slave end
         self.null = -1  # a proven /dev/null of the container
         self.old_umask = 0

@@ -227,6 +227,8 @@ class MakeTerminal(Step):
         try:
             if self.height or self.width:
                 terminals.resize(master, self.height, self.width)
+            if here.plain_lines:
+                terminals.keep_line_ends(master)
             if self.console:
                 self._mount_console(here)
             console.send_master(here.console_socket, master)
@@ -318,5 +320,7 @@ class RunHooks(Step):
     def execute(self, here: Here) -> None:
         from cutaway.runc import hooks
 
+        if self.name == "createContainer" and here.root >= 0:
+            os.fchdir(here.root)  # as in runc: such hooks mount things there, by relative paths
         self.state.pid = os.getpid()
         hooks.run(self.name, self.hooks, self.state)

@@ -41,6 +41,7 @@ class Init:
         self.host_proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.joined = False  # `exec`: the root is the container's from the start
         self.console_socket = -1
+        self.plain_lines = False
         self.trace = False
         self.new_session = True
         # Without root, whoever gives a container its network (slirp4netns PID) reaches its namespaces only
@@ -106,6 +107,7 @@ class Init:
             os.set_inheritable(fd, True)
         here = Here()
         here.console_socket = self.console_socket
+        here.plain_lines = self.plain_lines
         here.host_proc = self.host_proc
         here.host_fds = os.open("self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.host_proc)
         if self.joined:
