@@ -11,7 +11,7 @@ import pytest
 from cutaway.errors import CutawayError, InvalidArgument, all_classes
 from cutaway.runc import failures, logs, options, usage
 from cutaway.runc.commands import COMMANDS, GLOBAL, kill
-from cutaway.runc.options import FLAG, MANY, NUMBER, TEXT, Option, UsageError, parse
+from cutaway.runc.options import DURATION, FLAG, MANY, NUMBER, TEXT, Option, UsageError, parse
 
 TABLE = [
     Option("force f", FLAG, ""),
@@ -29,7 +29,7 @@ def test_a_value_is_given_in_any_of_these_ways(words: list[str]) -> None:
 
 
 def test_each_kind_has_its_type() -> None:
-    parsed = parse(TABLE, ["-f", "--preserve-fds", "3", "-e", "A=1", "--env", "B=2", "name"])
+    parsed = parse(TABLE, ["-f", "--preserve-fds", "3", "-e", "A=1", "-e", "B=2", "name"])
     assert parsed.flag("force") is True
     assert parsed.number("preserve-fds") == 3
     assert parsed.many("env") == ["A=1", "B=2"]
@@ -138,3 +138,36 @@ def test_signals(text: str, number: int) -> None:
 def test_signals_that_are_none(text: str) -> None:
     with pytest.raises(CutawayError, match="unknown signal"):
         kill.parse_signal(text)
+
+
+def test_two_names_of_one_option_are_not_mixed() -> None:
+    with pytest.raises(UsageError, match="Cannot use two forms of the same flag: e env"):
+        parse(TABLE, ["-e", "A=1", "--env", "B=2"])
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [
+        ("5s", 5000),
+        ("1m30.5s", 90500),
+        ("0", 0),
+        ("-1h", -3600000),
+        ("+1.5s", 1500),
+        ("100us", 0),
+        ("2ms", 2),
+    ],
+)
+def test_durations_are_gos(text: str, milliseconds: int) -> None:
+    table = [Option("interval", DURATION, "")]
+    assert parse(table, [f"--interval={text}"]).number("interval") == milliseconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "s", "1m1", "1x", "1.2.3s", "-", "1s "])
+def test_durations_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match="parse error"):
+        parse([Option("interval", DURATION, "")], [f"--interval={text}"])
+
+
+def test_two_dashes_after_an_argument_are_an_argument() -> None:
+    assert parse(TABLE, ["--", "-f"]).arguments == ["-f"]
+    assert parse(TABLE, ["name", "--", "-f"]).arguments == ["name", "--", "-f"]

@@ -87,7 +87,9 @@ def _number(parsed: "Parsed", name: str) -> int | None:
     try:
         return int(text)
     except ValueError:
-        raise InvalidArgument(f"invalid value for {name}: {text!r} is not a number") from None
+        raise InvalidArgument(
+            f'invalid value for {name}: strconv.ParseInt: parsing "{text}": invalid syntax'
+        ) from None
 
 
 def _bytes(parsed: "Parsed", name: str) -> int | None:
@@ -100,5 +102,5 @@ def _bytes(parsed: "Parsed", name: str) -> int | None:
     number = text.rstrip("bkmgti")
     unit = text[len(number) :].removesuffix("ib").removesuffix("b") if len(text) > len(number) else ""
     if not number.isdecimal() or unit not in _UNITS:
-        raise InvalidArgument(f"invalid value for {name}: {text!r} is not a size")
+        raise InvalidArgument(f"invalid value for {name}: invalid size: {text!r}")
     return int(number) * _UNITS[unit]
