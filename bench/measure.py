@@ -15,7 +15,7 @@ WARM_UP = 3
 
 @dataclass
 class Series:
-    """Times of one command, in seconds, in the order they were taken."""
+    """Times of one command in seconds, or sizes in bytes, in the order they were taken."""
 
     times: list[float] = field(default_factory=list)
 

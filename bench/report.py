@@ -14,34 +14,40 @@ from bench.measure import Series
 RESULTS = Path(__file__).parent / "results" / "latest.md"
 
 
+MS, MB = (1e3, "ms"), (1e-6, "MB")
+
+
 @dataclass(frozen=True)
 class Row:
-    """One comparison: ours against the real part, both taken in the same run."""
+    """One comparison: ours against the real part, both taken in the same run; or one measure of ours alone.
+
+    `goal` is the largest ratio, or for ours alone the largest value in its unit.
+    """
 
     what: str
     ours: Series
-    real: Series
+    real: Series | None
     goal: float | None = None
+    unit: tuple[float, str] = MS
 
-    @property
-    def ratio(self) -> float:
-        return self.ours.median / self.real.median
+    def cells(self) -> tuple[str, str, str, str, str]:
+        goal = "" if self.goal is None else f"≤ {self.goal:.2f}"
+        if self.real is None:
+            return self.what, self._values(self.ours), "", "", f"{goal} {self.unit[1]}" if goal else ""
+        ratio = f"{self.ours.median / self.real.median:.2f}"
+        return self.what, self._values(self.ours), self._values(self.real), ratio, goal
+
+    def _values(self, series: Series) -> str:
+        scale, name = self.unit
+        low, high = series.spread
+        return f"{series.median * scale:.1f} {name} ({low * scale:.1f} to {high * scale:.1f})"
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Rows as a Markdown table; times are medians in ms with the 10th to 90th percentile."""
-    lines = ["| what | ours, ms | real, ms | ratio | goal |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {row.what} | {_times(row.ours)} | {_times(row.real)} | {row.ratio:.2f} | "
-        f"{'' if row.goal is None else f'≤ {row.goal:.2f}'} |"
-        for row in rows
-    ]
+    """Rows as a Markdown table; medians with the 10th to 90th percentile."""
+    lines = ["| what | ours | real | ratio | goal |", "|---|---|---|---|---|"]
+    lines += [f"| {' | '.join(row.cells())} |".replace("|  |", "| |") for row in rows]
     return "\n".join(lines) + "\n"
-
-
-def _times(series: Series) -> str:
-    low, high = series.spread
-    return f"{series.median * 1e3:.1f} ({low * 1e3:.1f} to {high * 1e3:.1f})"
 
 
 def write(rows: Sequence[Row], rounds: int, versions: str) -> Path:

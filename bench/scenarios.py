@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from bench.measure import alternate
 from bench.report import Row
 from cutaway.trace import otlp
 from support.hello import copy_hello
-from support.images import busybox_image, push_busybox
+from support.images import push_busybox
 from support.netns import Command, NetNs
 from support.peers import VENV_BIN, peer
 from support.stack import Engine, OurContainerd, OurEngine, RealContainerd, RealDockerd, RealRegistry
@@ -92,40 +90,7 @@ def docker_exec(bench: Bench, rounds: int) -> list[Row]:
     return [Row("`docker exec CONTAINER true`: our engine / dockerd", times["ours"], times["real"])]
 
 
-def runtime_run(bench: Bench, rounds: int) -> list[Row]:
-    bundle = busybox_bundle(bench.base / "bundle")
-    commands: dict[str, Callable[[], None]] = {}
-    for name, program in (("ours", VENV_BIN / "cutaway-runc"), ("real", peer("runc"))):
-        root = str(bench.base / f"{name}-runc")
-        command = [
-            str(program),
-            "--root",
-            root,
-            "run",
-            "--bundle",
-            str(bundle),
-            f"bench-{os.getpid()}-{name}",
-        ]
-        commands[name] = lambda command=command: quiet(command)  # type: ignore[misc]
-    times = alternate(commands, rounds)
-    return [Row("`cutaway-runc run` cold / `runc run`", times["ours"], times["real"], 1.8)]
-
-
-def busybox_bundle(bundle: Path) -> Path:
-    """A bundle with runc's own default configuration that runs `true`."""
-    rootfs = bundle / "rootfs"
-    rootfs.mkdir(parents=True)
-    (layer,) = busybox_image().layers
-    subprocess.run(["tar", "-x", "-C", rootfs], input=layer.tar, check=True)
-    subprocess.run([peer("runc"), "spec", "--bundle", bundle], check=True)
-    config = json.loads((bundle / "config.json").read_text())
-    config["process"].update(terminal=False, args=["true"])
-    (bundle / "config.json").write_text(json.dumps(config))
-    return bundle
-
-
 SCENARIOS: dict[str, Callable[[Bench, int], list[Row]]] = {
     "run": docker_run,
     "exec": docker_exec,
-    "runtime": runtime_run,
 }

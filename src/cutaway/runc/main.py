@@ -139,7 +139,7 @@ def _traced(context: Context, name: str, parsed: "Parsed") -> int:
     from cutaway.trace import otlp, spans
 
     buffer: Buffer | None = otlp.configure_short("cutaway-runc")
-    context.tracing = buffer is not None
+    context.tracing = spans.enabled()
     parent = trace_context.from_environment(os.environ)
     values = {"root": context.root}
     if parsed.arguments:

@@ -19,7 +19,7 @@ import fcntl
 import os
 
 from cutaway.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
-from cutaway.linux import processes, smallfile
+from cutaway.linux import patience, processes, smallfile
 from cutaway.oci import document
 from cutaway.oci.document import Document
 from cutaway.oci.runtime_spec import Hooks, Spec, State
@@ -141,8 +141,10 @@ class Lock:
 
     def take(self) -> None:
         """Wait for the lock. Raises `NotFound` when the container is gone."""
-        self._open()
-        fcntl.lockf(self._fd, fcntl.LOCK_EX)
+        if not self.try_take():
+            patience.needed()
+            self._open()
+            fcntl.lockf(self._fd, fcntl.LOCK_EX)
 
     def try_take(self) -> bool:
         """Take the lock if it is free."""

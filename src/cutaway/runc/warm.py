@@ -25,12 +25,13 @@ def prepare() -> None:
     sha256(b"")
     with suppress(FailedPrecondition):  # without libseccomp: who needs it is told so
         seccomp_compile.version()
-    text = document.dumps(spec.default())
     for _ in range(_TIMES):
-        _rehearse(text)
+        rehearse()
 
 
-def _rehearse(text: str) -> None:
+def rehearse() -> None:
+    """Do what a create does before it touches anything."""
+    text = document.dumps(spec.default())
     for name in ("create", "start", "delete"):
         words = options.parse(
             GLOBAL, ["--root", "/", "--log-format", "json", name, "x"], stop_at_argument=True

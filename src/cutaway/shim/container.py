@@ -72,6 +72,7 @@ class Container:
         self._host = host
         self._ending = False
         self._own_pids: bool | None = None
+        self._binary = binary
         self._rootfs = f"{bundle.path}/rootfs" if bundle.rootfs else ""
         self._runtime = Runtime(host.launcher, binary, settings, host.namespace, bundle.path)
         self._streams = Streams(
@@ -184,6 +185,7 @@ class Container:
             raise AlreadyExists(f"id {exec_id}")
         self.init.state.check(states.EXEC)
         self._specs[exec_id] = _process_json(spec, stdio.terminal)
+        self._host.loop.soon(lambda: self._host.launcher.prepare(self._binary))
         self.execs[exec_id] = Process(exec_id, stdio, self._exited)
 
     async def delete(self, exec_id: str) -> Process:

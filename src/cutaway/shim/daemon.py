@@ -54,6 +54,7 @@ class Daemon:
         )
         oom = OomWatcher(self.loop, self._tell_oom)
         binary = options.default_binary(program)
+        self.launcher.prepare(binary)
         service = TaskService(
             self, self._publisher, oom, binary, self._shutdown, from_environment(os.environ)
         )

@@ -9,17 +9,18 @@ import _signal  # type: ignore[import-not-found]  # the C part: signal's functio
 import fcntl
 import gc
 import os
-import sys
 
 from cutaway.errors import NotFound
-from cutaway.linux import libc, processes
-from cutaway.shim import programs
+from cutaway.linux import libc, patience, processes
+from cutaway.shim import inside, programs
 from cutaway.shim.loop import Event
+from cutaway.shim.spare import Call, Spare, wait
 from cutaway.trace import spans
 from cutaway.trace.context import ENVIRONMENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from typing import NoReturn
 
     from cutaway.shim.reaper import Exit, Reaper
@@ -59,6 +60,39 @@ class Launcher:
 
     def __init__(self, reaper: "Reaper") -> None:
         self._reaper = reaper
+        self._spare: Spare | None = None
+        self._spare_child: Child | None = None
+
+    def prepare(self, binary: str) -> None:
+        """A call of this program is to be expected: have a child ready for it, if it is one in memory."""
+        if self._spare is not None:
+            return
+        try:
+            program = programs.find(find_executable(binary))
+            if program is None:
+                return
+            self._spare = Spare(lambda end: _wait(program, end))
+        except (NotFound, OSError):
+            return  # the call itself will say so
+        self._spare_child = Child(self._spare.pid)
+        self._reaper.expect(self._spare.pid, self._spare_child.exited)
+
+    @property
+    def spare_pid(self) -> int:
+        """The child that waits for a call; 0 without one."""
+        return self._spare.pid if self._spare else 0
+
+    def _tell_spare(self, program: str, argv: list[str], descriptors: tuple[int, ...]) -> Child | None:
+        """The spare child, at work on this call; None without one. It is not kept for another."""
+        spare, child = self._spare, self._spare_child
+        self._spare = self._spare_child = None
+        if spare is None or child is None:
+            return None
+        if child.ended.is_set or programs.find(program) is None:
+            spare.dismiss()
+            return None
+        context = spans.current()
+        return child if spare.tell(Call(argv, descriptors, context.traceparent if context else "")) else None
 
     def start(
         self,
@@ -74,6 +108,10 @@ class Launcher:
         Raises `NotFound` in the words of Go's os/exec, which clients look for.
         """
         program = find_executable(argv[0])
+        if environment is None and not survives:
+            child = self._tell_spare(program, argv, descriptors)
+            if child is not None:
+                return child
         pid = os.fork()
         if pid == 0:
             _become(program, argv, environment, descriptors, survives)
@@ -81,22 +119,42 @@ class Launcher:
         self._reaper.expect(pid, child.exited)
         return child
 
-    async def run(self, argv: list[str], stdin: bytes = b"", merge: bool = True) -> Result:
+    async def run(
+        self, argv: list[str], stdin: bytes = b"", merge: bool = True, *, short: bool = False
+    ) -> Result:
         """Run a program to its end and return what it wrote; without `merge`, stdout alone.
 
+        A `short` call of a program in memory is made in this process, if it has not to wait in there.
         The output goes through memory files, so nothing has to be read while it runs and a
         descendant that keeps them open delays nothing.
         """
         stdout = os.memfd_create("output")
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         source = _memory(stdin) if stdin else null
+        waiting: patience.WouldWait | None = None
         try:
-            child = self.start(argv, (source, stdout, stdout if merge else null))
-            await child.ended
-            return Result(child.status, os.pread(stdout, _MAX_OUTPUT, 0).decode(errors="replace").strip())
+            status = None
+            if short and not stdin:
+                try:
+                    status = _inside(argv, stdout, stdout if merge else null)
+                except patience.WouldWait as raised:
+                    waiting = raised
+            if status is None:
+                child = self.start(argv, (source, stdout, stdout if merge else null))
+                await child.ended
+                status = child.status
+            return Result(status, os.pread(stdout, _MAX_OUTPUT, 0).decode(errors="replace").strip())
         finally:
             for fd in {stdout, source, null}:
                 os.close(fd)
+            if waiting is not None:
+                waiting.close()
+
+
+def _inside(argv: list[str], output: int, errors: int) -> int | None:
+    """The exit code of a program that could be called in this process. Raises `patience.WouldWait`."""
+    program = programs.find(find_executable(argv[0]))
+    return inside.call(program.main, argv, output, errors) if program is not None else None
 
 
 def _memory(content: bytes) -> int:
@@ -132,18 +190,44 @@ def _become(
         # What is garbage here belongs to the parent: collecting it would close descriptors by number.
         gc.freeze()
         if not survives:
-            libc.prctl(_PR_SET_PDEATHSIG, _signal.SIGKILL, what="prctl(PR_SET_PDEATHSIG)")
+            _die_with_parent()
         _reset_signals()
         _take_descriptors(descriptors)
         _take_environment(environment)
-        main = programs.find(program)
-        if main is None:
+        loaded = programs.find(program)
+        if loaded is None:
             os.execve(program, argv, os.environ)
-        status = _enter(main, argv)
+        status = _enter(loaded.main, argv)
     except OSError as error:
         os.write(2, f"fork/exec {program}: {error.strerror}\n".encode())
     finally:
         os._exit(status)
+
+
+def _wait(program: programs.Program, end: "socket.socket") -> "NoReturn":
+    """In a child forked in advance: get ready, and be the program when told so."""
+    status = _NOT_EXECUTABLE
+    try:
+        gc.freeze()
+        _die_with_parent()
+        _reset_signals()
+        processes.close_from(3, {end.fileno()})
+        program.rehearse()
+        call = wait(end)
+        if call is None:
+            os._exit(0)
+        _take_descriptors(call.descriptors)
+        if call.traceparent:
+            os.environ[ENVIRONMENT] = call.traceparent
+        status = _enter(program.main, call.argv)
+    except OSError as error:
+        os.write(2, f"fork/exec: {error.strerror}\n".encode())
+    finally:
+        os._exit(status)
+
+
+def _die_with_parent() -> None:
+    libc.prctl(_PR_SET_PDEATHSIG, _signal.SIGKILL, what="prctl(PR_SET_PDEATHSIG)")
 
 
 def _take_environment(environment: dict[str, str] | None) -> None:
@@ -172,18 +256,7 @@ def _enter(main: "programs.Main", argv: list[str]) -> int:
     """Run a program that is in memory as if it had been exec'd."""
     spans.configure("", None)
     spans.attach(None)
-    try:
-        return main(argv[1:])
-    except SystemExit as exit:
-        return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
-    except BaseException:  # noqa: BLE001 - what the interpreter does for a program that was exec'd
-        import traceback
-
-        os.write(2, traceback.format_exc().encode())
-        return 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+    return inside.enter(main, argv)
 
 
 def _reset_signals() -> None:

@@ -70,7 +70,7 @@ class Runtime:
         return _read_pid(pid_file)
 
     async def start(self, container: str) -> None:
-        await self._do(["start", container], "OCI runtime start failed")
+        await self._do(["start", container], "OCI runtime start failed", short=True)
 
     async def pause(self, container: str) -> None:
         await self._do(["pause", container], "OCI runtime pause failed")
@@ -85,14 +85,15 @@ class Runtime:
     async def delete(self, container: str) -> None:
         """Forget the container; one that the runtime does not know any more is no error."""
         try:
-            await self._do(["delete", container], "failed to delete task")
+            await self._do(["delete", container], "failed to delete task", short=True)
         except Unknown as error:
             if "does not exist" not in error.message:
                 raise
 
     async def kill(self, container: str, number: int, everyone: bool = False) -> None:
         """Send a signal. Raises `NotFound` for a process or container that is gone."""
-        result = await self._call(["kill", *(["--all"] if everyone else []), container, str(number)])
+        arguments = ["kill", *(["--all"] if everyone else []), container, str(number)]
+        result = await self._call(arguments, short=not everyone)
         if result.status:
             raise kill_error(self._said(result))
 
@@ -137,19 +138,23 @@ class Runtime:
                 said = self._said(Result(child.status, ""))
                 raise self._failure(failure, said, offset)
 
-    async def _do(self, arguments: list[str], failure: str, stdin: bytes = b"") -> None:
+    async def _do(
+        self, arguments: list[str], failure: str, stdin: bytes = b"", *, short: bool = False
+    ) -> None:
         offset = self._log_size()
         try:
-            result = await self._call(arguments, stdin)
+            result = await self._call(arguments, stdin, short=short)
         except NotFound as error:
             raise self._failure(failure, error.message, offset) from None
         if result.status:
             raise self._failure(failure, self._said(result), offset)
 
-    async def _call(self, arguments: list[str], stdin: bytes = b"", merge: bool = True) -> Result:
+    async def _call(
+        self, arguments: list[str], stdin: bytes = b"", merge: bool = True, *, short: bool = False
+    ) -> Result:
         argv = [self._binary, *self._global, *arguments]
         with step(_span_name(arguments), kind=spans.CLIENT, argv=" ".join(argv)) as span:
-            result = await self._launcher.run(argv, stdin, merge)
+            result = await self._launcher.run(argv, stdin, merge, short=short)
             span.set(exit_code=result.status)
         return result
 

@@ -239,7 +239,8 @@ def _preload_runtime() -> None:
     except ImportError as error:
         sys.stderr.write(f"runtime calls will not be warm: {error}\n")
         return
-    programs.register(os.path.join(os.path.dirname(sys.executable), _RUNTIME), main)
+    executable = os.path.join(os.path.dirname(sys.executable), _RUNTIME)
+    programs.register(executable, programs.Program(main, warm.rehearse))
 
 
 def main(argv: list[str]) -> int:

@@ -185,7 +185,14 @@ class Background:
 
 
 def configure_short(service: str) -> Buffer | None:
-    """Set up recording for a short program from its environment; None when no collector is named."""
+    """Set up recording for a short program from its environment; None when there is nothing to send.
+
+    That is so when no collector is named, and inside another program that records: its sink takes the spans.
+    """
+    _, around = spans.recording()
+    if around is not None:
+        spans.configure(service, around)
+        return None
     endpoint = os.environ.get(ENDPOINT, "")
     if not endpoint:
         spans.configure(service, None)

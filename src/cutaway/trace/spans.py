@@ -103,6 +103,11 @@ def configure(service: str, sink: "Callable[[Span], None] | None") -> None:
     _service, _sink = service, sink
 
 
+def recording() -> "tuple[str, Callable[[Span], None] | None]":
+    """What `configure` was last told, to be told it again."""
+    return _service, _sink
+
+
 def enabled() -> bool:
     return _sink is not None
 

@@ -18,7 +18,7 @@ from cutaway.errors import (
     Unavailable,
     Unknown,
 )
-from cutaway.linux import libc
+from cutaway.linux import libc, patience
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -201,6 +201,7 @@ def remove(directory: str, until: float | None = None) -> None:
             pids = read_all_pids(directory)
             inside = f"processes {', '.join(map(str, pids))} are in it" if pids else "it is in use"
             raise FailedPrecondition(f"failed to remove {directory}: {inside}")
+        patience.needed()
         time.sleep(pause)
         pause = min(2 * pause, 0.1)
 

@@ -3,7 +3,7 @@
 import os
 
 from cutaway.errors import FailedPrecondition, NotFound
-from cutaway.linux import processes
+from cutaway.linux import patience, processes
 from cutaway.runc import hooks, state
 from cutaway.runc.commands import kill
 
@@ -44,7 +44,10 @@ def _remove_remains(root: str, container_id: str) -> None:
 
 def delete(context: "Context", container: state.Container, *, force: bool) -> None:
     """Remove a container. Raises `FailedPrecondition` when it is running, unless forced."""
-    status = container.status()
+    status, record = container.status(), container.record
+    plain = record.own_pids and record.root_mounts is None and not record.hooks.poststop
+    if status != state.STOPPED or not plain:
+        patience.needed()
     if status == state.STOPPED:
         if not container.record.own_pids and container.record.cgroup_paths:
             container.cgroup().kill_all(_SIGKILL)

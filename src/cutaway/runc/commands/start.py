@@ -3,7 +3,7 @@
 import os
 
 from cutaway.errors import Aborted, FailedPrecondition
-from cutaway.linux import processes
+from cutaway.linux import patience, processes
 from cutaway.runc import hooks, state
 
 TYPE_CHECKING = False
@@ -30,6 +30,7 @@ def notify_proxy(container: state.Container) -> "Proxy | None":
     """The socket that tells systemd when the program is ready, if systemd waits for that."""
     if not os.environ.get("NOTIFY_SOCKET"):
         return None
+    patience.needed()
     from cutaway.runc import notify
 
     return notify.listen(container)
@@ -44,6 +45,8 @@ def start(container: state.Container) -> None:
         raise FailedPrecondition("cannot start an already running container")
     if status != state.CREATED:
         raise FailedPrecondition(f"cannot start a container in the {status} state")
+    if container.record.hooks.poststart:
+        patience.needed()
     open_fifo(container)
     if container.record.hooks.poststart:
         _run_poststart(container)
@@ -83,11 +86,14 @@ def open_fifo(container: state.Container) -> None:
             poller.register(fifo, select.POLLIN)
             poller.register(pidfd, select.POLLIN)
             while True:
-                ready = {fd for fd, _ in poller.poll(_POLL_MS)}
+                ready = {fd for fd, _ in poller.poll(_POLL_MS if patience.allowed() else patience.SHORT_MS)}
                 if fifo in ready and os.read(fifo, 1):
                     break
                 if pidfd in ready:
                     raise Aborted("cannot start a container that has stopped")
+                if not patience.allowed():
+                    # Init may have opened its end by now, and must not find ours closed when it writes.
+                    raise patience.WouldWait(os.dup(fifo))
         finally:
             os.close(fifo)
     finally:

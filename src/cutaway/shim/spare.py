@@ -1,0 +1,80 @@
+"""A child forked in advance, which waits to be told what to run.
+
+A shim knows that a runtime call will come before it comes: it is made for a `create`, and between the
+request that describes an exec and the one that starts it lies a round trip. A child that is forked meanwhile
+has its page tables, and the pages that it will write to, when the call comes. It belongs to one shim, has
+seen nothing but that shim's start, and runs one call.
+
+    shim → child    {"argv": [...], "traceparent": "..."} and the descriptors, one packet; or the end
+
+The child ends unused when the shim hangs up or dies.
+"""
+
+import os
+import socket
+
+from cutaway.oci import jsontext
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+_MAX_REQUEST = 1 << 17
+_MAX_DESCRIPTORS = 8
+
+
+class Call:
+    """What a spare child is told."""
+
+    __slots__ = ("argv", "descriptors", "traceparent")
+
+    def __init__(self, argv: list[str], descriptors: tuple[int, ...], traceparent: str) -> None:
+        self.argv = argv
+        self.descriptors = descriptors
+        self.traceparent = traceparent
+
+
+class Spare:
+    """The shim's end."""
+
+    __slots__ = ("_socket", "pid")
+
+    def __init__(self, main: "Callable[[socket.socket], NoReturn]") -> None:
+        """Fork; the child enters `main` with its end of the socket. Raises OSError."""
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self.pid = os.fork()
+            if self.pid == 0:
+                main(theirs)
+        except OSError:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
+
+    def tell(self, call: Call) -> bool:
+        """Have it run; False when it is gone, or the call is too large to be told."""
+        packet = jsontext.dumps({"argv": call.argv, "traceparent": call.traceparent}).encode()
+        if len(packet) > _MAX_REQUEST or len(call.descriptors) > _MAX_DESCRIPTORS:
+            return False
+        try:
+            socket.send_fds(self._socket, [packet], call.descriptors, socket.MSG_NOSIGNAL)
+        except OSError:
+            return False
+        finally:
+            self._socket.close()
+        return True
+
+    def dismiss(self) -> None:
+        """Let it end."""
+        self._socket.close()
+
+
+def wait(end: socket.socket) -> Call | None:
+    """In the child: the call, or None when none will come."""
+    packet, descriptors, _, _ = socket.recv_fds(end, _MAX_REQUEST, _MAX_DESCRIPTORS)
+    if not packet:
+        return None
+    fields = jsontext.loads(packet)
+    return Call(fields["argv"], tuple(descriptors), fields["traceparent"])
