@@ -149,8 +149,14 @@ def test_trace_and_environment_are_put_back(monkeypatch: pytest.MonkeyPatch) -> 
             os.environ[ENVIRONMENT] = "something else"
         return 0
 
+    def waits(argv: list[str]) -> int:
+        with spans.span("half a call"):
+            raise patience.WouldWait
+
     token = spans.attach(caller)
     try:
+        with pytest.raises(patience.WouldWait):
+            inside.call(waits, ["x"], 1, 2)
         assert inside.call(main, ["x"], 1, 2) == 0
     finally:
         spans.detach(token)

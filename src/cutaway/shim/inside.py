@@ -14,6 +14,7 @@ from cutaway.trace.context import ENVIRONMENT
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cutaway.shim.programs import Main
+    from cutaway.trace.spans import Span
 
 
 def call(main: "Main", argv: list[str], output: int, errors: int) -> int:
@@ -22,19 +23,26 @@ def call(main: "Main", argv: list[str], output: int, errors: int) -> int:
     Its spans go where ours go. Raises `patience.WouldWait` when the call has to be made by a child.
     """
     streams = (_Stream(1, output), _Stream(2, errors))
-    recording = spans.recording()
+    service, sink = spans.recording()
+    recorded: list[Span] = []
+    if sink is not None:
+        spans.configure(service, recorded.append)
     before = os.environ.get(ENVIRONMENT)
     context = spans.current()
     if context is not None:
         os.environ[ENVIRONMENT] = context.traceparent
     try:
         with patience.none():
-            return enter(main, argv)
+            status = enter(main, argv)
     finally:
-        spans.configure(*recording)
+        spans.configure(service, sink)
         _restore(before)
         for stream in streams:
             stream.restore()
+    if sink is not None:  # and not before: a call that has to be made again is told of once
+        for span in recorded:
+            sink(span)
+    return status
 
 
 def enter(main: "Main", argv: list[str]) -> int:
