@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cutaway.errors import FailedPrecondition, Unimplemented
-from cutaway.linux import cgroups
+from cutaway.errors import FailedPrecondition
 from cutaway.linux.cgroups import detect
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -67,8 +66,3 @@ def test_inside_a_container_paths_count_from_what_is_mounted() -> None:
 )
 def test_no_path_leads_out_of_the_hierarchy(path: str | None, inner: str) -> None:
     assert detect.inner_path(path, "id") == inner
-
-
-def test_the_systemd_driver_is_known_but_not_built() -> None:
-    with pytest.raises(Unimplemented, match="systemd"):
-        cgroups.manager("system.slice:docker:x", "x", systemd=True)

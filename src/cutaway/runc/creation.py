@@ -8,13 +8,12 @@ make         execute the parent's steps; undo them all if one fails
 import os
 import time
 
-from cutaway.errors import AlreadyExists, CutawayError, FailedPrecondition, InvalidArgument
+from cutaway.errors import AlreadyExists, CutawayError, InvalidArgument
 from cutaway.linux import capabilities
 from cutaway.oci.runtime_spec import Hooks
-from cutaway.runc import config, console, rootless, state, validate
-from cutaway.runc.plan import build, cgroup_mounts, scheduling, step
+from cutaway.runc import cgroup_setup, config, console, rootless, state, validate
+from cutaway.runc.plan import build, scheduling, step
 from cutaway.runc.plan.namespaces import NamespacePlan
-from cutaway.runc.plan.rootfs import clean
 from cutaway.runc.process import channel, parent, starting
 from cutaway.runc.process.init import Init
 
@@ -138,9 +137,9 @@ def _steps(
         from cutaway.runc import joined_user
 
         joined_user.learn(namespaces, context.log)
-    manager = _cgroup(context, spec, container)
+    manager = cgroup_setup.choose(context, spec, container)
     around = _look_around(context, spec, container, manager)
-    paths = manager.paths()
+    paths = {} if manager.made_by_entry else manager.paths()
     cgroup2 = paths.pop("", None)
     around.enter_cgroups.directories += paths.values()
     around.no_pivot = options.flag("no-pivot")
@@ -161,10 +160,10 @@ def _steps(
         parent.ReserveName(making, text, namespaces.host_root()),
         *_notify_steps(making),
         starting.PrepareInit(making, plan),
-        parent.MakeCgroup(making, manager, _cgroup_owner(spec, namespaces)),
+        parent.MakeCgroup(making, manager, cgroup_setup.owner(spec, namespaces)),
         *_host_mounts(making, namespaces),
         start_init,
-        starting.Adopt(making, cgroup2),
+        starting.Adopt(making, cgroup2, manager if manager.made_by_entry else None),
         *_net_devices(making),
         parent.LetInitRun(making, ours, "go", "mounted", manager),
         parent.LimitResources(making, manager, lenient=context.may_lack_cgroups()),
@@ -209,47 +208,6 @@ def _hook_steps(making: "Making", *named: "tuple[str, list[Hook]]") -> "list[ste
     return [parent.RunHooks(making, name, hooks) for name, hooks in named if hooks]
 
 
-def _cgroup(context: "Context", spec: "Spec", container: state.Container) -> "Manager":
-    from cutaway.linux import cgroups
-
-    path = spec.linux.cgroups_path if spec.linux else None
-    manager = cgroups.manager(path, container.id, context.systemd_cgroup)
-    resources = spec.linux.resources if spec.linux else None
-    manager.check(resources)
-    if not path and context.may_lack_cgroups():
-        manager = rootless.permitted(manager, resources)
-    container.record.cgroup_paths = manager.paths()
-    _check_used(context, manager)
-    return manager
-
-
-def _check_used(context: "Context", manager: "Manager") -> None:
-    """A cgroup that is there already: frozen, it would hold init for ever; with processes, delete fails."""
-    if manager.exists() and (count := len(manager.pids())):
-        context.log.warning(f"container's cgroup is not empty: {count} process(es) found")
-        context.log.warning(
-            "DEPRECATED: running container in a non-empty cgroup won't be supported; "
-            "it cannot be deleted while others are in it"
-        )
-    if manager.frozen():
-        raise FailedPrecondition("container's cgroup unexpectedly frozen")
-
-
-def _cgroup_owner(spec: "Spec", namespaces: NamespacePlan) -> int | None:
-    """Whom the cgroup is delegated to: the process's user, if it sees nothing but its own cgroup, writable.
-
-    runtime-spec 1.1, config-linux, "Cgroup ownership".
-    """
-    writable = any(
-        mount.type in ("cgroup", "cgroup2") and "ro" not in mount.options
-        for mount in spec.mounts
-        if clean(mount.destination) == "/sys/fs/cgroup"
-    )
-    if not (writable and namespaces.is_new("cgroup") and spec.process) or rootless.unprivileged():
-        return None
-    return namespaces.host_uid(spec.process.user.uid)
-
-
 def _look_around(
     context: "Context", spec: "Spec", container: state.Container, manager: "Manager"
 ) -> build.Surroundings:
@@ -266,7 +224,7 @@ def _look_around(
     around.personality = personality(linux)
     around.seccomp = compiled_filter(linux.seccomp if linux else None)
     if any(mount.type == "cgroup" for mount in spec.mounts):
-        _look_at_cgroups(around, manager)
+        cgroup_setup.look_at_views(around, manager)
     return around
 
 
@@ -296,25 +254,6 @@ def agent(making: "Making", status: str) -> "Agent | None":
     container = making.container
     pid = container.record.pid  # 0: not made yet, so this is the container's init
     return Agent(config, container.record.bundle, container.oci_state(status), pid)
-
-
-def _look_at_cgroups(around: build.Surroundings, manager: "Manager") -> None:
-    from cutaway.linux.cgroups import detect
-
-    layout = detect.layout()
-    if layout.mode == detect.UNIFIED:
-        around.cgroup2 = detect.ROOT
-        return
-    by_mount: dict[str, cgroup_mounts.CgroupView] = {}
-    made, own = manager.paths(), detect.own_cgroups()
-    for controller, mount in layout.mounts.items():
-        if not controller or controller not in own:
-            continue
-        # Where the container has none, it is in the runtime's.
-        path = made.get(controller) or detect.below(layout, controller, own[controller])
-        view = by_mount.setdefault(mount, cgroup_mounts.CgroupView(os.path.basename(mount), path, []))
-        view.controllers.append(controller)
-    around.cgroup_views = list(by_mount.values())
 
 
 def _run_poststop(context: "Context", making: "Making") -> None:

@@ -49,6 +49,8 @@ class Record(Document):
     start_time: int = 0
     ready: bool = False
     cgroup_paths: dict[str, str] = {}
+    cgroup_unit: str = ""  # systemd's, where it made the cgroup
+    cgroup_user: bool = False  # the user's own systemd did
     own_pids: bool = True  # a pid namespace of its own: killing init ends everything in it
     root_mounts: int | None = None  # without a mount namespace of its own: mounts on the root before
     annotations: dict[str, str] = {}
@@ -91,7 +93,8 @@ class Container:
     def cgroup(self) -> "Manager":
         from cutaway.linux import cgroups
 
-        return cgroups.from_paths(self.record.cgroup_paths)
+        record = self.record
+        return cgroups.from_paths(record.cgroup_paths, record.cgroup_unit, user=record.cgroup_user)
 
     def alive(self) -> bool:
         """Whether the container's init runs (a zombie does not)."""

@@ -11,23 +11,17 @@
 Only what the machine's layout needs is imported.
 """
 
-from cutaway.errors import Unimplemented
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cutaway.linux.cgroups.base import Manager
 
 
-def manager(cgroups_path: str | None, container_id: str, systemd: bool = False) -> "Manager":
+def manager(cgroups_path: str | None, container_id: str) -> "Manager":
     """The cgroup that a configuration's cgroupsPath names; touches nothing yet.
 
-    A relative or absent path is counted from the runtime's own cgroup, as in runc.
-    Raises `Unimplemented` for the systemd driver, `FailedPrecondition` without cgroups.
+    A relative or absent path is counted from the runtime's own cgroup, as in runc. For cgroups that
+    systemd is to make, see `systemd.manager`. Raises `FailedPrecondition` without cgroups.
     """
-    if systemd:
-        raise Unimplemented(
-            "the systemd cgroup driver is not built yet; use cgroupsPath as a path, without --systemd-cgroup"
-        )
     from cutaway.linux.cgroups import detect
 
     inner = detect.inner_path(cgroups_path, container_id)
@@ -40,8 +34,10 @@ def manager(cgroups_path: str | None, container_id: str, systemd: bool = False) 
     return v1.ManagerV1(v1.paths_for(inner))
 
 
-def from_paths(paths: dict[str, str]) -> "Manager":
-    """The cgroup whose `paths()` were kept, e.g. in a runtime's state file."""
+def from_paths(paths: dict[str, str], unit: str = "", *, user: bool = False) -> "Manager":
+    """The cgroup whose `paths()` were kept, e.g. in a runtime's state file; `unit` is systemd's, if it has
+    one, and `user` whether it is the user's own systemd's."""
+    found: Manager
     if not paths:
         from cutaway.linux.cgroups import none
 
@@ -49,10 +45,16 @@ def from_paths(paths: dict[str, str]) -> "Manager":
     if set(paths) == {""}:
         from cutaway.linux.cgroups import v2
 
-        return v2.ManagerV2(paths[""])
-    from cutaway.linux.cgroups import v1
+        found = v2.ManagerV2(paths[""])
+    else:
+        from cutaway.linux.cgroups import v1
 
-    return v1.ManagerV1(paths)
+        found = v1.ManagerV1(paths)
+    if not unit:
+        return found
+    from cutaway.linux.cgroups import systemd
+
+    return systemd.SystemdManager(found, unit, user=user)
 
 
 def from_pid(pid: int) -> "Manager":

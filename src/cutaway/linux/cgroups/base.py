@@ -17,6 +17,8 @@ class Manager:
     """
 
     version = 0
+    made_by_entry = False  # `create` makes nothing: the cgroup comes with the first process that is added
+    started = False  # and whether it has
 
     def __init__(self, paths: dict[str, str]) -> None:
         self._paths = paths

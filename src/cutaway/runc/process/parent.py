@@ -138,7 +138,7 @@ class MakeCgroup(ParentStep):
             self.manager.delegate(self.owner)
 
     def undo(self) -> None:
-        if self.made:
+        if self.made or self.manager.started:
             self.manager.delete()
 
     def values(self) -> dict[str, str | int | float | bool]:

@@ -2,7 +2,7 @@
 
 import os
 
-from cutaway.errors import FailedPrecondition
+from cutaway.errors import CutawayError, FailedPrecondition
 from cutaway.linux import namespaces, processes
 from cutaway.runc.plan.step import Here, prepare
 from cutaway.runc.process import bridge, channel, limits
@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cutaway.linux.cgroups.base import Manager
     from cutaway.runc.plan.build import InitPlan
     from cutaway.runc.plan.cgroups import EnterCgroups
     from cutaway.runc.plan.namespaces import NamespacePlan
@@ -174,12 +175,14 @@ def kill(pid: int) -> None:
 class Adopt(ParentStep):
     """Set what only the host's root may set on the process, and write its pid down."""
 
-    __slots__ = ("v2",)
+    __slots__ = ("manager", "v2")
     group = "parent"
 
-    def __init__(self, making: Making, v2: str | None) -> None:
+    def __init__(self, making: Making, v2: str | None, manager: "Manager | None" = None) -> None:
+        """`manager`: the cgroup that a process cannot enter by itself."""
         super().__init__(making)
         self.v2 = v2
+        self.manager = manager
 
     def describe(self) -> str:
         return f"limit process {self.making.pid or 'init'} and write its pid down"
@@ -190,12 +193,21 @@ class Adopt(ParentStep):
     def execute(self, here: Here) -> None:
         pid, record = self.making.pid, self.making.container.record
         self.enter_v2()
+        if self.manager is not None:
+            self.enter_unit(self.manager)
         limits.set_limits(pid, self.making.process)
         found = processes.status(pid)
         if found is None:
             raise FailedPrecondition(f"process {pid} ended before it was set up")
         record.pid, record.start_time = pid, found[1]
         self.making.container.save()
+
+    def enter_unit(self, manager: "Manager") -> None:
+        """Have the process's cgroup made around it."""
+        try:
+            manager.add(self.making.pid)
+        except CutawayError as error:
+            raise type(error)(f"unable to apply cgroup configuration: {error}") from error
 
     def enter_v2(self) -> None:
         """Move the process into its v2 cgroup, if it was not born there."""
