@@ -17,13 +17,11 @@ from cli.side_by_side import CUTAWAY, SideBySide
 from support.netns import NetNs
 from support.peers import need, peer
 from support.process import wait_until
-from support.stack import RealRegistry
+from support.stack import GuardedRegistry
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
-USER, PASSWORD = "ann", "open sesame"
-# bcrypt of the password, the only kind that docker-registry reads.
-HTPASSWD = f"{USER}:$2b$04$AAAAAAAAAAAAAAAAAAAAA.0U6Od5Qjelp9MeC6FBzMtpVIcSh3VRm\n"
+USER, PASSWORD = GuardedRegistry.user, GuardedRegistry.password
 
 HELPER = """\
 #!/bin/sh
@@ -42,13 +40,10 @@ esac
 
 
 @pytest.fixture(scope="module")
-def guarded(session_base: Path, session_netns: NetNs) -> Iterator[RealRegistry]:
+def guarded(session_base: Path, session_netns: NetNs) -> Iterator[GuardedRegistry]:
     """A registry that asks for a name and a password."""
     need("docker-registry", "docker")
-    file = session_base / "htpasswd"
-    file.write_text(HTPASSWD)
-    auth = f"auth:\n  htpasswd:\n    realm: test\n    path: {file}\n"
-    with RealRegistry(session_base, session_netns, name="guarded", extra_config=auth) as running:
+    with GuardedRegistry(session_base, session_netns, name="guarded") as running:
         yield running
 
 
@@ -90,7 +85,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(both: SideBySide, guarded: RealRegistry) -> Iterator[Desk]:
+def desk(both: SideBySide, guarded: GuardedRegistry) -> Iterator[Desk]:
     folder = Path(both.engine.env["DOCKER_CONFIG"])
     found = Desk(both, guarded.host, folder)
     found.clear()

@@ -116,8 +116,10 @@ def test_basic_login() -> None:
 
         registry.on("", guard)
         await pull_manifest(repository(credentials=LOGIN))
-        with pytest.raises(errors.Unauthenticated, match="unauthorized: authentication required"):
+        with pytest.raises(errors.Unknown, match=r'Head "http://.*": no basic auth credentials'):
             await pull_manifest(repository())
+        with pytest.raises(errors.Unauthenticated, match="unauthorized: authentication required"):
+            await pull_manifest(repository(credentials=Credentials(username="ann", password="x")))
 
     run_with(work)
 

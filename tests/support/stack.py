@@ -377,6 +377,19 @@ class RealRegistry(Daemon):
         return self.push(busybox_image(), name, tag)
 
 
+class GuardedRegistry(RealRegistry):
+    """docker-registry that asks for a name and a password."""
+
+    user, password = "ann", "open sesame"
+
+    def prepare(self) -> None:
+        file = self.folder / "htpasswd"
+        # bcrypt, the only kind that docker-registry reads.
+        file.write_text(f"{self.user}:$2b$04$AAAAAAAAAAAAAAAAAAAAA.0U6Od5Qjelp9MeC6FBzMtpVIcSh3VRm\n")
+        self.extra_config = f"auth:\n  htpasswd:\n    realm: test\n    path: {file}\n"
+        super().prepare()
+
+
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 

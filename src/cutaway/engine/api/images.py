@@ -15,11 +15,14 @@ from typing import Final
 from aiohttp import web
 
 from cutaway import errors
+from cutaway.engine.api import body
+from cutaway.engine.api.auth_config import AuthConfig
 from cutaway.engine.api.body import filters, flag, json_response
 from cutaway.engine.api.middleware import streaming, traced
 from cutaway.engine.images.progress import Event
 from cutaway.engine.images.remove import Users
 from cutaway.engine.images.service import ImageService
+from cutaway.oci.document import decode
 from cutaway.oci.image_spec import Platform
 from cutaway.registry import reference
 from cutaway.registry.client.platforms import parse_platform
@@ -52,6 +55,7 @@ def routes(
         return await handler.create(request)
 
     return [
+        web.post("/auth", handler.log_in),
         web.post("/images/create", create),
         web.get("/images/json", handler.list),
         web.get("/images/search", handler.unsupported),
@@ -101,6 +105,11 @@ class _Handler:
             self._tell("pull", named.familiar, {"name": named.familiar_name})
         finally:
             events.put_nowait(None)  # the end
+
+    async def log_in(self, request: web.Request) -> web.Response:
+        given = await body.read(request, AuthConfig)
+        token = await self._images.log_in(given.serveraddress or "", given.credentials)
+        return json_response({"IdentityToken": token, "Status": "Login Succeeded"})
 
     async def list(self, request: web.Request) -> web.Response:
         wanted = filters(request)
@@ -197,18 +206,4 @@ def decode_auth(header: str) -> Credentials:
         value = json.loads(raw)
     except (binascii.Error, ValueError, RecursionError):
         raise errors.InvalidArgument("X-Registry-Auth: not the base64 of a JSON object") from None
-    if not isinstance(value, dict):
-        raise errors.InvalidArgument("X-Registry-Auth: expected object")
-    return Credentials(
-        username=_text(value, "username"),
-        password=_text(value, "password"),
-        identity_token=_text(value, "identitytoken"),
-        registry_token=_text(value, "registrytoken"),
-    )
-
-
-def _text(value: dict[str, object], key: str) -> str:
-    found = value.get(key) or ""
-    if not isinstance(found, str):
-        raise errors.InvalidArgument(f"X-Registry-Auth: {key}: expected string")
-    return found
+    return decode(AuthConfig, value, "X-Registry-Auth").credentials

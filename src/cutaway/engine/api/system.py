@@ -1,4 +1,4 @@
-"""/_ping, /version, /info, /system/df, /auth: about the daemon itself."""
+"""/_ping, /version, /info, /system/df: about the daemon itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def routes() -> list[web.RouteDef]:
         web.get("/version", show_version),
         web.get("/info", info),
         web.get("/system/df", disk_usage),
-        *(web.post(path, unimplemented) for path in ("/build", "/build/prune", "/session", "/auth")),
+        *(web.post(path, unimplemented) for path in ("/build", "/build/prune", "/session")),
     ]
 
 

@@ -20,6 +20,7 @@ from cutaway.engine.timestamps import rfc3339
 from cutaway.oci.image_spec import Platform
 from cutaway.registry import reference as references
 from cutaway.registry.client.client import RegistryClient
+from cutaway.registry.client.login import log_in
 from cutaway.registry.client.platforms import rank
 from cutaway.registry.client.settings import ANONYMOUS, Credentials
 from cutaway.registry.reference import Reference
@@ -68,6 +69,18 @@ class ImageService:
     ) -> Image:
         """Bring an image in, unpacked; `progress` is called with each step of Docker's stream."""
         return await self._puller.pull(reference.with_default_tag(), platform, auth, progress)
+
+    async def log_in(self, server: str, credentials: Credentials) -> str:
+        """Try a password at a registry; returns an identity token, or "" where it gives none.
+
+        `server` is as clients have it: `https://index.docker.io/v1/` or nothing for Docker Hub, or a
+        host with or without a scheme. Raises `Unauthenticated`, `InvalidArgument`, `Unavailable`.
+        """
+        host = server.removeprefix("https://").removeprefix("http://").partition("/")[0]
+        domain = references.DEFAULT_DOMAIN if host in ("", "index.docker.io") else host
+        if not references.is_domain(domain):
+            raise errors.InvalidArgument(f"invalid registry host {server!r}")
+        return await log_in(self._registry, domain, credentials)
 
     async def ensure_unpacked(self, image: Image) -> None:
         """Make the image's snapshots if they are not there; afterwards `image.chain_id` is one."""

@@ -97,6 +97,22 @@ def token_query(
     return query
 
 
+def login_query(challenge: Challenge, credentials: Credentials) -> dict[str, str | Sequence[str]]:
+    """The parameters of a login: no scope, and a token that lasts, if there are such."""
+    query = token_query(challenge, (), credentials) | {"offline_token": "true", "client_id": CLIENT_ID}
+    del query["scope"]
+    return query
+
+
+def parse_identity_token(body: bytes) -> str:
+    """The lasting token in a token service's reply, or ""."""
+    try:
+        value = json.loads(body).get("refresh_token")
+    except (ValueError, RecursionError, AttributeError):
+        return ""
+    return value if isinstance(value, str) else ""
+
+
 def parse_token(body: bytes, realm: str) -> Token:
     """Read a token service's reply; `Unauthenticated` for one without a usable token."""
     try:

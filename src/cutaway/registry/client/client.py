@@ -121,6 +121,18 @@ class RegistryClient:
             return auth.basic(credentials)
         return None
 
+    async def identity_token(
+        self, endpoint: Endpoint, challenge: auth.Challenge, credentials: Credentials
+    ) -> str:
+        """A token from the token service that can be kept in place of the password; "" if it gives none.
+
+        Raises `Unauthenticated` when it refuses the password.
+        """
+        reply = await self._ask_for_token(
+            endpoint, challenge, auth.login_query(challenge, credentials), credentials
+        )
+        return auth.parse_identity_token(reply)
+
     def drop_tokens(self, scopes: tuple[str, ...]) -> None:
         """Forget the tokens for these scopes: the registry has refused one."""
         self._tokens = {key: token for key, token in self._tokens.items() if key[2] != scopes}
@@ -140,8 +152,18 @@ class RegistryClient:
     async def _fetch_token(
         self, endpoint: Endpoint, challenge: auth.Challenge, scopes: tuple[str, ...], credentials: Credentials
     ) -> auth.Token:
-        realm = self._checked_realm(endpoint, challenge.parameters.get("realm", ""))
         query = auth.token_query(challenge, scopes, credentials)
+        reply = await self._ask_for_token(endpoint, challenge, query, credentials)
+        return auth.parse_token(reply, challenge.parameters.get("realm", ""))
+
+    async def _ask_for_token(
+        self,
+        endpoint: Endpoint,
+        challenge: auth.Challenge,
+        query: dict[str, str | Sequence[str]],
+        credentials: Credentials,
+    ) -> bytes:
+        realm = self._checked_realm(endpoint, challenge.parameters.get("realm", ""))
         headers = {AUTHORIZATION: auth.basic(credentials)} if credentials.username else {}
         url = str(realm.update_query(query))
         tls = Endpoint(endpoint.domain, (), verify_tls=endpoint.verify_tls or not self._is_insecure(realm))
@@ -153,7 +175,7 @@ class RegistryClient:
                 raise errors.ResourceExhausted("toomanyrequests: the token service refuses more requests")
             if response.status != 200:
                 raise errors.Unavailable(f"{realm.host}: the token service answered {response.status}")
-        return auth.parse_token(body, str(realm))
+        return body
 
     def _checked_realm(self, endpoint: Endpoint, realm: str) -> URL:
         """The token service's URL; it is sent passwords, so it must be HTTPS where the registry is."""
@@ -212,15 +234,17 @@ class Repository:
         given for an upload; on another host than its own it gets no authorization.
         """
         contact = await self.client.contact(self.endpoint, self.reference)
-        root = URL(f"{contact.base}/v2/{self.reference.path}/")
+        root = URL(await self.url(""))
         url = root.join(URL(path, encoded=True)) if "://" in path or path.startswith("/") else root / path
         ours = url.origin() == root.origin()
         attempts = 2
         while True:
             attempts -= 1
-            sent = (
-                await self._authorized(headers, self._challenges or contact.challenges) if ours else headers
-            )
+            sent = headers
+            if ours:
+                challenges = self._challenges or contact.challenges
+                _check_password(challenges, self.credentials, method, url)
+                sent = await self._authorized(headers, challenges)
             async with self.client.transport.open(
                 self.endpoint, method, str(url), sent, parent, body=body, once=once
             ) as response:
@@ -234,11 +258,25 @@ class Repository:
                 if AUTHORIZATION in sent:
                     self.client.drop_tokens(self.scopes)
 
+    async def url(self, path: str) -> str:
+        """The whole URL of a path below this repository, which may have a query."""
+        contact = await self.client.contact(self.endpoint, self.reference)
+        return f"{contact.base}/v2/{self.reference.path}/{path}"
+
     async def _authorized(
         self, headers: Mapping[str, str], challenges: list[auth.Challenge]
     ) -> dict[str, str]:
         value = await self.client.authorization(self.endpoint, challenges, self.scopes, self.credentials)
         return {**headers, AUTHORIZATION: value} if value else dict(headers)
+
+
+def _check_password(
+    challenges: list[auth.Challenge], credentials: Credentials, method: str, url: URL
+) -> None:
+    """Say in Docker's words that a password is asked for, which the request would only be refused without."""
+    basic_only = challenges and all(challenge.scheme == "basic" for challenge in challenges)
+    if basic_only and not (credentials.username or credentials.registry_token):
+        raise errors.Unknown(f'{method.title()} "{url.with_query(None)}": no basic auth credentials')
 
 
 def _challenges(response: aiohttp.ClientResponse) -> list[auth.Challenge]:

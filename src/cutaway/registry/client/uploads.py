@@ -45,9 +45,7 @@ async def mount_blob(repository: Repository, digest: str, source: str) -> bool:
     (`RegistryClient.repository`, `mount_from`).
     """
     path = f"blobs/uploads/?{URL.build(query={'mount': digest, 'from': source}).query_string}"
-    async with repository.request(
-        "POST", await _absolute(repository, path), {}, accepted=(201, 202)
-    ) as response:
+    async with repository.request("POST", await repository.url(path), {}, accepted=(201, 202)) as response:
         if response.status == 201:
             return True
         location = _location(response)
@@ -135,12 +133,6 @@ async def _put(repository: Repository, location: str, descriptor: Descriptor, so
         return
 
 
-async def _absolute(repository: Repository, path: str) -> str:
-    """The URL of a path with a query."""
-    contact = await repository.client.contact(repository.endpoint, repository.reference)
-    return f"{contact.base}/v2/{repository.reference.path}/{path}"
-
-
 def _location(response: aiohttp.ClientResponse, known: str = "") -> str:
     """Where an upload goes on; http(s) only, as for redirects. Raises `Unknown`."""
     found = response.headers.get("Location", known)
@@ -148,7 +140,7 @@ def _location(response: aiohttp.ClientResponse, known: str = "") -> str:
         url = response.url.join(URL(found, encoded=True))
     except ValueError:
         url = URL()
-    if not found or url.scheme not in ("http", "https"):
+    if not found or url.scheme not in ("http", "https") or not url.host:
         raise errors.Unknown("the registry does not say where to upload to")
     if url.scheme == "http" and response.url.scheme == "https":
         # Behind a proxy that ends TLS some registries believe themselves to be plain HTTP.
