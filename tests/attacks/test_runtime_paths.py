@@ -14,50 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from attacks.rig import untouched
 from runc.bundles import Bundle, Runtime, cgroups_named
-from support.leftovers import temporary_base
-from support.peers import VENV_BIN, need
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with temporary_base() as base:
-        yield base
-
-
-@pytest.fixture
-def ours(place: Path) -> Iterator[Runtime]:
-    need("root", "busybox")
-    root = place / "root"
-    root.mkdir()
-    runtime = Runtime(VENV_BIN / "cutaway-runc", root)
-    yield runtime
-    runtime.clean()
-
-
-@pytest.fixture
-def bundle(place: Path) -> Bundle:
-    return Bundle(place / "bundle")
-
-
-@pytest.fixture
-def name(place: Path) -> str:
-    return place.name
-
-
-@pytest.fixture
-def outside(place: Path) -> Path:
-    """A directory of the host that no container may touch."""
-    path = place / "outside"
-    path.mkdir()
-    (path / "file").write_text("host\n")
-    return path
-
-
-def untouched(outside: Path) -> bool:
-    return sorted(os.listdir(outside)) == ["file"] and (outside / "file").read_text() == "host\n"
 
 
 @pytest.mark.parametrize("kind", ["proc", "sysfs"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +19,6 @@ from cutaway.runc import validate
 from cutaway.runc.plan import build
 from cutaway.runc.plan.namespaces import NamespacePlan
 from runc.bundles import Bundle, Runtime, cgroups_named, default_config
-from support.leftovers import temporary_base
-from support.peers import VENV_BIN, need
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with temporary_base() as base:
-        yield base
-
-
-@pytest.fixture
-def ours(place: Path) -> Iterator[Runtime]:
-    need("root", "busybox")
-    root = place / "root"
-    root.mkdir()
-    runtime = Runtime(VENV_BIN / "cutaway-runc", root)
-    yield runtime
-    runtime.clean()
-
-
-@pytest.fixture
-def bundle(place: Path) -> Bundle:
-    return Bundle(place / "bundle")
-
-
-@pytest.fixture
-def name(place: Path) -> str:
-    return place.name
 
 
 @pytest.mark.root

@@ -24,6 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cutaway.oci.runtime_spec import Capabilities
 
+    _Words = ctypes.Array[ctypes.c_uint32]
+
 # include/uapi/linux/capability.h; the index is the number.
 NAMES = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
@@ -43,8 +45,10 @@ _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
+_PR_CAP_AMBIENT_LOWER = 3
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _VERSION_3 = 0x20080522
+_SEARCHING = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 _EINVAL = 22
 
 
@@ -185,15 +189,47 @@ def set_sets(sets: Sets) -> list[str]:
     inheritable): runc goes on without it, and so do we. Raises `PermissionDenied` when the other sets
     ask for more than the process has.
     """
-    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
-    words = []
-    for shift in (0, 32):
-        words += [bits >> shift & 0xFFFFFFFF for bits in (sets.effective, sets.permitted, sets.inheritable)]
-    data = (ctypes.c_uint32 * 6)(*words)
-    if _libc().capset(header, data) < 0:
+    if _libc().capset(*capset_arguments(sets.effective, sets.permitted, sets.inheritable)) < 0:
         code = ctypes.get_errno()
         raise PermissionDenied(f"unable to apply caps: {libc.words(code)}{_why_refused(sets)}")
     return _set_ambient(sets.ambient)
+
+
+def capset_arguments(effective: int, permitted: int, inheritable: int) -> "tuple[_Words, _Words]":
+    """The header and the data of capset(2) for the calling thread."""
+    words = []
+    for shift in (0, 32):
+        words += [bits >> shift & 0xFFFFFFFF for bits in (effective, permitted, inheritable)]
+    return (ctypes.c_uint32 * 2)(_VERSION_3, 0), (ctypes.c_uint32 * 6)(*words)
+
+
+def lendable(sets: Sets, uid: int) -> int:
+    """What a user may need to reach its program and would lose by an exec before that.
+
+    Effective capabilities count when execve(2) looks for the file, and are gone after it unless they are
+    ambient, or the user is root.
+    """
+    if uid == 0:
+        return 0
+    return sets.effective & sets.permitted & sets.bounding & ~(sets.ambient & sets.inheritable) & _SEARCHING
+
+
+def lend(sets: Sets, bits: int) -> None:
+    """After `set_sets`: let capabilities survive one exec. Whatever that executes must take them back, by
+    `lower_ambient` and capset(2), or they become the program's. Raises `PermissionDenied`.
+    """
+    if _libc().capset(*capset_arguments(sets.effective, sets.permitted, sets.inheritable | bits)) < 0:
+        raise PermissionDenied(f"can't apply capabilities: {os.strerror(ctypes.get_errno())}")
+    for number in range(bits.bit_length()):
+        if bits >> number & 1 and _libc().prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0) < 0:
+            raise PermissionDenied(
+                f"can't raise ambient capability {_label(number)}: {os.strerror(ctypes.get_errno())}"
+            )
+
+
+def lower_ambient(number: int) -> tuple[int, int, int]:
+    """The arguments of the prctl(2) that takes a capability out of the ambient set."""
+    return _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_LOWER, number
 
 
 def _why_refused(sets: Sets) -> str:

@@ -26,6 +26,13 @@ _X86_64 = {
     "ioprio_set": 251,
     "memfd_create": 319,
     "capset": 126,
+    "execveat": 322,
+    "prctl": 157,
+    "seccomp": 317,
+    "openat": 257,
+    "write": 1,
+    "close": 3,
+    "fchdir": 81,
 }
 _GENERIC = {
     "mount": 40,
@@ -40,6 +47,13 @@ _GENERIC = {
     "ioprio_set": 30,
     "memfd_create": 279,
     "capset": 91,
+    "execveat": 281,
+    "prctl": 167,
+    "seccomp": 277,
+    "openat": 56,
+    "write": 64,
+    "close": 57,
+    "fchdir": 50,
 }
 _COMMON = {
     "pidfd_send_signal": 424,

@@ -32,11 +32,13 @@ _SPEC_ALLOW = FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]
 NEW_LISTENER = 1 << 3  # install answers with the descriptor that reports SCMP_ACT_NOTIFY's calls
 NOTIFY = "SCMP_ACT_NOTIFY"
 
+_LETTING = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG")
+
 INSTRUCTION = 8  # bytes of a struct sock_filter
 MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 
 _SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}
-_SET_MODE_FILTER = 1
+SET_MODE_FILTER = 1
 _GET_ACTION_AVAIL = 2
 _PR_SET_SECCOMP = 22
 _PR_SET_NO_NEW_PRIVS = 38
@@ -79,6 +81,19 @@ def notifies(config: "Seccomp") -> bool:
     return any(rule.action == NOTIFY for rule in config.syscalls or ())
 
 
+def allows(config: "Seccomp", name: str) -> bool:
+    """Whether a filter certainly lets a system call happen, whatever its arguments."""
+    rules = [rule for rule in config.syscalls or () if name in rule.names]
+    if not rules:
+        return config.default_action in _LETTING
+    return all(rule.action in _LETTING and not rule.args for rule in rules)
+
+
+def knows_flags(bits: int) -> bool:
+    """Whether the kernel knows flags of a filter: it looks at them before it looks for the filter."""
+    return _seccomp(SET_MODE_FILTER, bits, None) == -errno.EFAULT
+
+
 def install(program: bytes, bits: int = 0) -> int:
     """Put a filter on the calling thread, for good; the listener with NEW_LISTENER among `bits`, else -1.
 
@@ -89,10 +104,10 @@ def install(program: bytes, bits: int = 0) -> int:
     count = len(program) // INSTRUCTION
     buffer = ctypes.create_string_buffer(program, len(program))
     fprog = _Fprog(count, ctypes.addressof(buffer))
-    result = _seccomp(_SET_MODE_FILTER, bits, fprog)
+    result = _seccomp(SET_MODE_FILTER, bits, fprog)
     if result == -errno.EINVAL and bits & _SPEC_ALLOW:
         bits &= ~_SPEC_ALLOW
-        result = _seccomp(_SET_MODE_FILTER, bits, fprog)
+        result = _seccomp(SET_MODE_FILTER, bits, fprog)
     if result == -errno.ENOSYS and not bits & ~_SPEC_ALLOW:
         result = -_prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.addressof(fprog))
     if result < 0:
@@ -119,7 +134,7 @@ def supported_flags() -> list[str]:
     found = []
     for name, bit in FLAGS.items():
         with_it = bit | NEW_LISTENER if name == "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" else bit
-        if _seccomp(_SET_MODE_FILTER, with_it, None) == -errno.EFAULT:
+        if knows_flags(with_it):
             found.append(name)
     return found
 

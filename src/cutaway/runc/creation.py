@@ -14,7 +14,7 @@ from cutaway.oci.runtime_spec import Hooks
 from cutaway.runc import cgroup_setup, config, console, rootless, state, validate
 from cutaway.runc.plan import build, scheduling, step
 from cutaway.runc.plan.namespaces import NamespacePlan
-from cutaway.runc.process import channel, parent, starting
+from cutaway.runc.process import channel, parent, sealed, starting
 from cutaway.runc.process.init import Init
 
 TYPE_CHECKING = False
@@ -144,9 +144,16 @@ def _steps(
     around.enter_cgroups.directories += paths.values()
     around.no_pivot = options.flag("no-pivot")
     around.new_keyring = not options.flag("no-new-keyring")
+    around.way = sealed.prepare(
+        making.process,
+        around.sets,
+        spec.linux.seccomp if spec.linux else None,
+        around.seccomp,
+        own_users=namespaces.has("user"),
+    )
     plan = build.init_plan(spec, namespaces, around)
     ours, theirs = channel.pair()
-    init = Init(plan, making.process, theirs)
+    init = Init(plan, making.process, theirs, around.way)
     init.kept_fds = kept
     init.console_socket = console_socket
     init.plain_lines = not options.text("console-socket")

@@ -12,7 +12,7 @@ from cutaway.oci.runtime_spec import Capabilities
 from cutaway.runc import config, console, creation, rootless, state, validate
 from cutaway.runc.plan import build, cgroups, scheduling, step, system
 from cutaway.runc.plan.namespaces import NamespacePlan
-from cutaway.runc.process import bridge, channel, limits, parent, starting
+from cutaway.runc.process import bridge, channel, limits, parent, sealed, starting
 from cutaway.runc.process.init import Init
 
 TYPE_CHECKING = False
@@ -128,7 +128,8 @@ def _steps(
     cgroup2 = paths.pop("", None)
     entry = starting.Entry(cgroups.EnterCgroups(list(paths.values())), cgroup2)
     ours, theirs = channel.pair()
-    init = Init(_plan(context, making, options, entry.enter_v1), process, theirs)
+    around = _look_around(context, making, options, own_users=enter.joins("user"))
+    init = Init(_plan(making, around, entry.enter_v1), process, theirs, around.way)
     init.joined = True
     init.kept_fds = kept
     init.console_socket = console_socket
@@ -142,9 +143,9 @@ def _steps(
     ]
 
 
-def _plan(
-    context: "Context", making: "Making", options: "Parsed", enter_cgroups: cgroups.EnterCgroups
-) -> build.InitPlan:
+def _look_around(
+    context: "Context", making: "Making", options: "Parsed", *, own_users: bool
+) -> build.Surroundings:
     container, process, linux = making.container, making.process, making.spec.linux
     sets = capabilities.resolve(process.capabilities or _own_capabilities(making.spec, options))
     if sets.ignored:
@@ -153,8 +154,17 @@ def _plan(
         container.id, container.record.bundle, container.oci_state(state.RUNNING), sets
     )
     around.unprivileged = rootless.unprivileged()
-    around.seccomp = creation.compiled_filter(linux.seccomp if linux else None)
     around.personality = creation.personality(linux)
+    wanted = linux.seccomp if linux else None
+    around.seccomp = creation.compiled_filter(wanted)
+    around.way = sealed.prepare(process, sets, wanted, around.seccomp, own_users=own_users)
+    return around
+
+
+def _plan(
+    making: "Making", around: build.Surroundings, enter_cgroups: cgroups.EnterCgroups
+) -> build.InitPlan:
+    container, process = making.container, making.process
     before: list[step.Step] = [enter_cgroups]
     if cpus := _cpus(process, "final"):
         before.append(scheduling.SetAffinity(cpus))
@@ -164,7 +174,7 @@ def _plan(
         before.append(
             system.MakeTerminal(size.height if size else 0, size.width if size else 0, console=False)
         )
-    before += build.label_steps(process)
+    before += build.label_steps(process, around.way)
     plan = build.InitPlan(before, build.process_steps(process, around), [])
     for steps in (plan.before, plan.after):
         step.prepare(steps)
@@ -238,10 +248,9 @@ class StartProcess(starting.StartInit):
             self.entry.open()
             self.through_bridge(self.join)
         finally:
-            self.init.end.close()
+            self.init.close()
             self.entry.close()
             self.join.close()
-            os.close(self.init.host_proc)
 
 
 class AdoptProcess(starting.Adopt):

@@ -4,8 +4,10 @@ Each gets the container's state as JSON on stdin. One that fails, cannot be star
 timeout fails the operation, in runc's words; what it wrote is part of the message.
 """
 
+import _signal  # type: ignore[import-not-found]  # the C part: signal itself imports enum
 import os
 import select
+import stat
 import time
 
 from cutaway.errors import DeadlineExceeded, FailedPrecondition
@@ -15,19 +17,28 @@ from cutaway.oci import document
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cutaway.oci.runtime_spec import Hook, State
+    from cutaway.runc.plan.step import Executor
+
+    Stdio = tuple[int, int, int]
 
 _OUTPUT_LIMIT = 1 << 16  # of what a hook wrote, kept for the message
 _SIGKILL = 9
+_ENDING = (1, 2, 15)  # HUP, INT, TERM: init handles them
+_EACCES = 13
 
 
-def run(name: str, hooks: "list[Hook]", state: "State") -> None:
-    """Run hooks in order. Raises `FailedPrecondition` or `DeadlineExceeded` for the first that fails."""
+def run(name: str, hooks: "list[Hook]", state: "State", execute: "Executor | None" = None) -> None:
+    """Run hooks in order. Raises `FailedPrecondition` or `DeadlineExceeded` for the first that fails.
+
+    `execute` is how a program of the container's is executed: not with the host's interpreter behind
+    /proc/self/exe.
+    """
     if not hooks:
         return
     text = document.dumps(state).encode()
     for index, hook in enumerate(hooks):
         try:
-            _run_one(hook, text)
+            _run_one(hook, text, execute)
         except (FailedPrecondition, DeadlineExceeded) as error:
             raise type(error)(f"error running hook #{index}: {error}") from None
 
@@ -37,26 +48,23 @@ def run_all(name: str, hooks: "list[Hook]", state: "State") -> list[str]:
     failures = []
     for index, hook in enumerate(hooks):
         try:
-            _run_one(hook, document.dumps(state).encode())
+            _run_one(hook, document.dumps(state).encode(), None)
         except (FailedPrecondition, DeadlineExceeded) as error:
             failures.append(f"error running hook #{index}: {error}")
     return failures
 
 
-def _run_one(hook: "Hook", text: bytes) -> None:
+def _run_one(hook: "Hook", text: bytes, execute: "Executor | None") -> None:
     environment = dict(entry.partition("=")[::2] for entry in hook.env) if hook.env else dict(os.environ)
     stdin, stdin_ours = os.pipe()
     stdout_ours, stdout = os.pipe()
     stderr_ours, stderr = os.pipe()
-    actions = [(os.POSIX_SPAWN_DUP2, fd, to) for fd, to in ((stdin, 0), (stdout, 1), (stderr, 2))]
     try:
-        pid = os.posix_spawn(
-            hook.path,
-            hook.args or [hook.path],
-            environment,
-            file_actions=actions,
-            setsigdef=_ignored_by_python(),
-        )
+        stdio = stdin, stdout, stderr
+        if execute is None:
+            pid = _spawn(hook, environment, stdio)
+        else:
+            pid = _fork(hook, environment, stdio, execute)
     except OSError as error:
         for fd in (stdin_ours, stdout_ours, stderr_ours):
             os.close(fd)
@@ -71,6 +79,33 @@ def _run_one(hook: "Hook", text: bytes) -> None:
         os.close(pidfd)
         status = os.waitpid(pid, 0)[1]
     _judge(status, *output)
+
+
+def _spawn(hook: "Hook", environment: dict[str, str], stdio: "Stdio") -> int:
+    actions = [(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate(stdio)]
+    arguments = hook.args or [hook.path]
+    return os.posix_spawn(
+        hook.path, arguments, environment, file_actions=actions, setsigdef=_ignored_by_python()
+    )
+
+
+def _fork(hook: "Hook", environment: dict[str, str], stdio: "Stdio", execute: "Executor") -> int:
+    """As `_spawn`; what the kernel says of a program that is there is said as if by the hook, on stderr."""
+    if stat.S_ISDIR(os.stat(hook.path).st_mode) or not os.access(hook.path, os.X_OK, effective_ids=True):
+        raise PermissionError(_EACCES, os.strerror(_EACCES), hook.path)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for to, fd in enumerate(stdio):
+                os.dup2(fd, to)
+            for number in (*_ENDING, *_ignored_by_python()):
+                _signal.signal(number, _signal.SIG_DFL)
+            execute(hook.path, hook.args or [hook.path], environment)
+        except OSError as error:
+            os.write(2, f"exec {hook.path}: {libc.words(error.errno or 0)}\n".encode(errors="replace"))
+        finally:
+            os._exit(1)
+    return pid
 
 
 def _ignored_by_python() -> list[int]:
@@ -89,8 +124,6 @@ def _judge(status: int, stdout: bytes, stderr: bytes) -> None:
 
 def _signal_name(number: int) -> str:
     """A signal in words, as Go has them: `bad system call`."""
-    import _signal  # type: ignore[import-not-found]  # the C part: signal itself imports enum
-
     return (_signal.strsignal(number) or f"signal {number}").lower()
 
 

@@ -19,6 +19,7 @@ from cutaway.runc.plan import (
     scheduling,
     system,
 )
+from cutaway.runc.process.sealed import Way
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Surroundings:
         self.cgroup_views: list[cgroup_mounts.CgroupView] = []  # v1
         self.cgroup2: str | None = None  # v2: what to bind where mounting is refused
         self.seccomp: tuple[bytes, int] | None = None
+        self.way = Way()
         self.has_kcore = False
         self.personality: int | None = None
         self.unprivileged = False  # the runtime is not root
@@ -118,7 +120,7 @@ def _finish_steps(spec: "Spec", namespaces: "NamespacePlan", around: Surrounding
     if spec.root and spec.root.readonly:
         steps.append(mounts.RemountReadonly("/"))
     if spec.process:
-        steps += label_steps(spec.process)
+        steps += label_steps(spec.process, around.way)
     if not namespaces.has("mount"):
         return [*steps, pivot.ChangeRoot()]
     wanted = spec.linux.rootfs_propagation if spec.linux else None
@@ -127,13 +129,13 @@ def _finish_steps(spec: "Spec", namespaces: "NamespacePlan", around: Surrounding
     return steps
 
 
-def label_steps(process: "Process") -> "list[Step]":
+def label_steps(process: "Process", way: Way) -> "list[Step]":
     """What the security module is told of a process."""
     steps: list[Step] = []
     if process.apparmor_profile:
-        steps.append(system.SetLabel("apparmor", process.apparmor_profile))
+        steps.append(system.SetLabel("apparmor", process.apparmor_profile, way.attributes))
     if process.selinux_label:
-        steps.append(system.SetLabel("selinux", process.selinux_label))
+        steps.append(system.SetLabel("selinux", process.selinux_label, way.attributes))
     return steps
 
 
@@ -153,10 +155,12 @@ def process_steps(process: "Process", around: Surroundings) -> "list[Step]":
         steps.append(filters.ForbidNewPrivileges())
     steps.append(program.SetEnvironment(process.env, process.user.uid))
     last: list[Step] = [
-        privileges.BecomeUser(process.user, around.sets, process.cwd, set_groups=not around.unprivileged),
+        privileges.BecomeUser(
+            process.user, around.sets, process.cwd, not around.unprivileged, around.way.lent
+        ),
         program.FindProgram((process.args or [""])[0]),
     ]
-    if around.seccomp is None:
+    if around.seccomp is None or around.way.filter_late:
         return [*steps, *last]
     filter_ = filters.InstallSeccomp(*around.seccomp)
     return [*steps, *last, filter_] if process.no_new_privileges else [*steps, filter_, *last]

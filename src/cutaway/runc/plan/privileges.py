@@ -38,10 +38,13 @@ class SetUmask(Step):
 class BecomeUser(Step):
     """Drop the bounding set, change user and groups, enter the working directory, set the other sets."""
 
-    __slots__ = ("cwd", "set_groups", "sets", "user")
+    __slots__ = ("cwd", "lent", "set_groups", "sets", "user")
     group = "privileges"
 
-    def __init__(self, user: "User", sets: capabilities.Sets, cwd: str, set_groups: bool = True) -> None:
+    def __init__(
+        self, user: "User", sets: capabilities.Sets, cwd: str, set_groups: bool = True, lent: int = 0
+    ) -> None:
+        self.lent = lent  # capabilities for the trampoline (process.sealed)
         self.user = user
         self.sets = sets
         self.cwd = cwd
@@ -76,6 +79,8 @@ class BecomeUser(Step):
         _must_be_inside(self.cwd)
         capabilities.keep(False)
         here.warnings += capabilities.set_sets(self.sets)
+        if self.lent:
+            capabilities.lend(self.sets, self.lent)
 
     def _change_groups(self, here: Here) -> None:
         """Where setgroups(2) is given up, as in users' own user namespaces, the groups stay as they are."""

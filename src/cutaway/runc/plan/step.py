@@ -13,8 +13,11 @@ from cutaway.linux import libc
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import NoReturn
 
     from cutaway.trace.spans import Value
+
+    Executor = Callable[[str, list[str], dict[str, str]], NoReturn]
 
 _EPERM, _ENOENT, _EACCES = 1, 2, 13
 _SHOWN = 400  # characters of a group's description in its span
@@ -37,6 +40,7 @@ class Here:
         self.environment: dict[str, str] = {}
         self.ask_parent: Callable[[str], None] = _no_parent
         self.hand_listener: Callable[[int], None] = _no_agent
+        self.execute: Executor | None = None  # the way to execute a program of the container's
 
 
 def _no_agent(fd: int) -> None:

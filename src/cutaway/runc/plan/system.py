@@ -6,6 +6,7 @@ from cutaway.errors import FailedPrecondition, PermissionDenied
 from cutaway.linux import libc, mounts, paths, processes
 from cutaway.runc.plan.step import Here, Step
 from cutaway.runc.plan.tree import open_present
+from cutaway.runc.process import sealed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,14 +156,19 @@ def _open_procfs(proc: int, path: str, flags: int) -> int:
 
 
 class SetLabel(Step):
-    """Tell the security module what the container's process runs as, from its exec on."""
+    """Tell the security module what the container's process runs as, from its exec on.
 
-    __slots__ = ("label", "module")
+    With `procfs`, the number of a descriptor, the trampoline will do that (process.sealed): here is only
+    asked whether it can be done, and a procfs put there that shows nothing but the container's processes.
+    """
+
+    __slots__ = ("label", "module", "procfs")
     group = "privileges"
 
-    def __init__(self, module: str, label: str) -> None:
+    def __init__(self, module: str, label: str, procfs: int = -1) -> None:
         self.module = module  # "apparmor" or "selinux"
         self.label = label
+        self.procfs = procfs
 
     def describe(self) -> str:
         return f"apply {self.module} profile {self.label}"
@@ -176,19 +182,29 @@ class SetLabel(Step):
         return f"can't set process label: {reason}"
 
     def execute(self, here: Here) -> None:
-        text = f"exec {self.label}" if self.module == "apparmor" else self.label
-        # Both modules have had files of their own below attr/ since 4.20 (AppArmor) and 6.x; the
-        # shared one belongs to whichever was first.
-        for name in (f"attr/{self.module}/exec", "attr/exec"):
+        if self.procfs < 0:
+            self._write(here, "exec", sealed.label_text(self.module, self.label).encode())
+            return
+        if self.module == "apparmor":
+            self._write(here, "current", f"permprofile {self.label}".encode())
+        else:
+            self._write(here, "exec", self.label.encode())
+            self._write(here, "exec", b"\0")  # for the next exec, as if nothing had been said
+        tree = mounts.filesystem("proc", "proc", 0, [], shown="nowhere")
+        os.dup2(tree, self.procfs, inheritable=True)
+        os.close(tree)
+
+    def _write(self, here: Here, name: str, text: bytes) -> None:
+        own = os.readlink("self", dir_fd=here.host_proc)  # our pid as that procfs numbers it
+        for path in sealed.label_files(self.module, name):
             try:
-                own = os.readlink("self", dir_fd=here.host_proc)  # our pid as that procfs numbers it
-                fd = _open_procfs(here.host_proc, f"/proc/{own}/{name}", os.O_WRONLY)
+                fd = _open_procfs(here.host_proc, f"/proc/{own}/{path}", os.O_WRONLY)
             except FileNotFoundError:
                 continue
             try:
-                os.write(fd, text.encode())
+                os.write(fd, text)
             except OSError as error:
-                libc.fail(error.errno or 0, f"write /proc/self/{name}")
+                libc.fail(error.errno or 0, f"write /proc/self/{path}")
             finally:
                 os.close(fd)
             return
@@ -274,6 +290,9 @@ class TakeTerminal(Step):
         here.terminal = -1
 
 
+START = "startContainer"  # the hooks whose programs are the container's
+
+
 class AskParent(Step):
     """Wait while the parent does what only it can: limits, hooks outside the container."""
 
@@ -323,4 +342,4 @@ class RunHooks(Step):
         if self.name == "createContainer" and here.root >= 0:
             os.fchdir(here.root)  # as in runc: such hooks mount things there, by relative paths
         self.state.pid = os.getpid()
-        hooks.run(self.name, self.hooks, self.state)
+        hooks.run(self.name, self.hooks, self.state, here.execute if self.name == START else None)

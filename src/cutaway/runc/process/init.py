@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cutaway.oci.runtime_spec import Process
     from cutaway.runc.plan.build import InitPlan
     from cutaway.runc.process.channel import Channel
+    from cutaway.runc.process.sealed import Way
 
 _SIGPIPE, _SIGXFSZ = 13, 25  # ignored by the interpreter, not by what it executes
 _ENDING = (1, 2, 15)  # HUP, INT, TERM
@@ -31,8 +32,9 @@ BEFORE, AFTER = "before", "after"
 class Init:
     """What the process needs, all of it made by the parent before the fork."""
 
-    def __init__(self, plan: "InitPlan", process: "Process", end: "Channel") -> None:
+    def __init__(self, plan: "InitPlan", process: "Process", end: "Channel", way: "Way") -> None:
         self.plan = plan
+        self.way = way
         self.process = process
         self.end = end
         self.name = "runc:[2:INIT]"
@@ -114,6 +116,7 @@ class Init:
             here.root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         here.ask_parent = self._ask
         here.hand_listener = self.end.offer
+        here.execute = lambda path, program, environment: self.way.execute(here, path, program, environment)
         return here
 
     def _ask(self, question: str) -> None:
@@ -132,7 +135,7 @@ class Init:
             for signal in (*_ENDING, _SIGPIPE, _SIGXFSZ):
                 _signal.signal(signal, _signal.SIG_DFL)
             try:
-                os.execve(program, arguments, here.environment)
+                self.way.execute(here, program, arguments, here.environment)
             except OSError as error:
                 os.write(2, f"exec {program}: {libc.words(error.errno or 0)}\n".encode(errors="replace"))
         except CutawayError as error:
@@ -141,6 +144,12 @@ class Init:
             os.write(2, f"{libc.reason(error)}\n".encode(errors="replace"))
         finally:
             os._exit(1)
+
+    def close(self) -> None:
+        """In the parent, when init has its copies."""
+        self.end.close()
+        os.close(self.host_proc)
+        self.way.close()
 
 
 def _end(number: int, _frame: object) -> None:

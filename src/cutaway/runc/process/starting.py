@@ -109,11 +109,10 @@ class StartInit(ParentStep):
             else:
                 self._directly()
         finally:
-            self.init.end.close()
+            self.init.close()
             self.entry.close()
             self.enter.close()
             os.close(self.init.fifo)
-            os.close(self.init.host_proc)
 
     def _directly(self) -> None:
         """Clone from where we are, or from the namespaces to join: that saves the bridge, and its time."""

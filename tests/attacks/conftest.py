@@ -1,0 +1,48 @@
+"""The rig for attacks on the runtime: a bundle, ours to run it with, a piece of the host to leave alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runc.bundles import Bundle, Runtime
+from support.leftovers import temporary_base
+from support.peers import VENV_BIN, need
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory of the test's own, with a short path."""
+    with temporary_base() as base:
+        yield base
+
+
+@pytest.fixture
+def ours(place: Path) -> Iterator[Runtime]:
+    need("root", "busybox")
+    root = place / "root"
+    root.mkdir()
+    runtime = Runtime(VENV_BIN / "cutaway-runc", root)
+    yield runtime
+    runtime.clean()
+
+
+@pytest.fixture
+def bundle(place: Path) -> Bundle:
+    return Bundle(place / "bundle")
+
+
+@pytest.fixture
+def name(place: Path) -> str:
+    return place.name
+
+
+@pytest.fixture
+def outside(place: Path) -> Path:
+    """A directory of the host that no container may touch."""
+    path = place / "outside"
+    path.mkdir()
+    (path / "file").write_text("host\n")
+    return path
