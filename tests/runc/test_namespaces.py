@@ -135,6 +135,55 @@ def test_hostname_and_sysctl(runtime: Runtime, bundle: Bundle, name: str) -> Non
     assert out(runtime, bundle, name) == "bundle\n1\n12345678\n"
 
 
+def test_the_names_of_a_host(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    bundle.config["hostname"] = "a-host"
+    bundle.linux["sysctl"] = {"kernel.domainname": "a.domain"}
+    bundle.shell("cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname")
+    assert out(runtime, bundle, name) == "a-host\na.domain\n"
+
+
+def test_a_domain_name_of_the_configurations_own(ours: Runtime, bundle: Bundle, name: str) -> None:
+    """`domainname` came with runtime-spec 1.1."""
+    bundle.config["domainname"] = "a.domain"
+    assert out(ours, bundle.shell("cat /proc/sys/kernel/domainname"), name) == "a.domain\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "without", "why"),
+    [
+        (
+            "net.ipv4.ip_forward",
+            "network",
+            'sysctl "net.ipv4.ip_forward" not allowed in host network namespace',
+        ),
+        ("fs.mqueue.msg_max", "ipc", 'sysctl "fs.mqueue.msg_max" is not allowed in the hosts ipc namespace'),
+        ("kernel.sem", "ipc", 'sysctl "kernel.sem" is not allowed in the hosts ipc namespace'),
+        ("kernel.domainname", "uts", 'sysctl "kernel.domainname" is not in a separate kernel namespace'),
+        ("vm.swappiness", "", 'sysctl "vm.swappiness" is not in a separate kernel namespace'),
+        (
+            "kernel.hostname",
+            "",
+            'sysctl "kernel.hostname" is not allowed as it conflicts with the OCI "hostname" field',
+        ),
+    ],
+)
+def test_kernel_parameters_need_their_namespace(
+    runtime: Runtime, bundle: Bundle, name: str, key: str, without: str, why: str
+) -> None:
+    bundle.linux["namespaces"] = [each for each in bundle.linux["namespaces"] if each["type"] != without]
+    bundle.linux["sysctl"] = {key: "1"}
+    if without == "uts":
+        del bundle.config["hostname"]
+    assert runtime("run", "--bundle", bundle, name).error.endswith(why)
+
+
+def test_kernel_parameters_with_slashes(ours: Runtime, bundle: Bundle, name: str) -> None:
+    """runc 1.1 accepts such a name and then looks for a file of another one."""
+    bundle.linux["sysctl"] = {"net/ipv4/conf/lo/rp_filter": "2", "net.ipv4.conf.lo.log_martians": "1"}
+    bundle.shell("cat /proc/sys/net/ipv4/conf/lo/rp_filter /proc/sys/net/ipv4/conf/lo/log_martians")
+    assert out(ours, bundle, name) == "2\n1\n"
+
+
 def map_ids(bundle: Bundle) -> Bundle:
     """Make root of the container 200000 of the host, who owns the root directory and can reach it."""
     bundle.path.parent.chmod(0o711)

@@ -282,6 +282,72 @@ def test_devices_of_the_configuration(runtime: Runtime, bundle: Bundle, name: st
     assert out(runtime, bundle.shell(script), name) == "1:3 640 5:6\nfifo 600\n"
 
 
+def test_devices_in_a_user_namespace(ours: Runtime, bundle: Bundle, name: str) -> None:
+    """Bound from the host where it has them; runc fails for others, and for fifos."""
+    bundle.linux["devices"] = [
+        {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600},
+        {"path": "/dev/mine", "type": "c", "major": 1, "minor": 5, "fileMode": 0o644, "uid": 5, "gid": 6},
+        {"path": "/dev/deep/pipe", "type": "p", "fileMode": 0o600, "uid": 7},
+        {"path": "/dev/block", "type": "b", "major": 7, "minor": 99},
+    ]
+    script = (
+        "cd /dev; stat -c '%n %t:%T %a %u:%g' null mine; stat -c '%n %F %a %u' deep/pipe block; "
+        "head -c 3 mine | wc -c"
+    )
+    assert out(ours, map_ids(bundle).shell(script), name).splitlines() == [
+        "null 1:3 666 65534:65534", "mine 1:5 644 5:6", "deep/pipe fifo 600 7",
+        "block block special file 666 0", "3",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("there", "mapped", "why"),
+    [
+        ("file", False, "something else is there already, not device c 1:5"),
+        ("other device", False, "something else is there already, not device c 1:5"),
+        ("link", False, "something else is there already, not device c 1:5"),
+        ("link", True, "a symbolic link is there already"),
+        ("directory", True, "a directory is there already"),
+    ],
+)
+def test_something_else_where_a_device_shall_be(
+    ours: Runtime, bundle: Bundle, name: str, there: str, mapped: bool, why: str
+) -> None:
+    """The specification wants an error; runc takes whatever is there."""
+    made = bundle.rootfs / "made"
+    made.mkdir()
+    if there == "file":
+        (made / "here").touch()
+    elif there == "link":
+        (made / "here").symlink_to("/etc/target")
+    elif there == "directory":
+        (made / "here").mkdir()
+    else:
+        os.mknod(made / "here", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    bundle.linux["devices"] = [{"path": "/made/here", "type": "c", "major": 1, "minor": 5}]
+    if mapped:
+        os.chown(made, 200000, 200000)
+        map_ids(bundle)
+    result = ours("run", "--bundle", bundle, name)
+    assert result.error.endswith(f"error creating device nodes: /made/here: {why}")
+    assert not (bundle.rootfs / "etc").exists()
+
+
+def test_a_device_that_is_there_already_is_taken(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    (bundle.rootfs / "made").mkdir()
+    os.mknod(bundle.rootfs / "made/here", stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    bundle.linux["devices"] = [{"path": "/made/here", "type": "c", "major": 1, "minor": 5}]
+    assert out(runtime, bundle.shell("stat -c '%t:%T %a' /made/here"), name) == "1:5 600\n"
+
+
+def test_the_hosts_null_device_is_not_handed_in(ours: Runtime, bundle: Bundle, name: str) -> None:
+    """stdin is /dev/null: the container's, or a chmod through it would be everybody's. (runc's foreground
+    has a pipe there.)"""
+    script = "stat -L -c %i:%d /dev/null /proc/self/fd/0"
+    own, handed = out(ours, bundle.shell(script), name).split()
+    assert own == handed
+
+
 def test_dev_of_the_hosts_is_left_alone(runtime: Runtime, bundle: Bundle, name: str, volume: Path) -> None:
     bundle.config["mounts"] = [m for m in bundle.config["mounts"] if not m["destination"].startswith("/dev")]
     bundle.mount("/dev", "bind", os.fspath(volume), "bind")

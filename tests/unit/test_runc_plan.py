@@ -14,8 +14,20 @@ from cutaway.linux import mounts as m
 from cutaway.linux.capabilities import Sets
 from cutaway.oci.document import decode
 from cutaway.oci.runtime_spec import Spec, State
+from cutaway.runc import sysctls
 from cutaway.runc.commands import features, spec
-from cutaway.runc.plan import binds, build, filters, mount_options, mounts, privileges, program, step, tree
+from cutaway.runc.plan import (
+    binds,
+    build,
+    cgroup_mounts,
+    filters,
+    mount_options,
+    mounts,
+    privileges,
+    program,
+    step,
+    tree,
+)
 from cutaway.runc.plan.namespaces import NamespacePlan
 from support.peers import need, peer
 
@@ -72,6 +84,45 @@ def test_the_default_configurations_plan_reads_like_this() -> None:
         "become uid 0 gid 0 groups none in /",
         "find sh",
     ]
+
+
+def test_a_mount_label_goes_to_every_file_system_that_takes_one() -> None:
+    """As runc has it: context= for tmpfs, devpts and the rest, masks too; mqueue's root gets it later."""
+    label = "system_u:object_r:container_file_t:s0:c1,c2"
+    found = config(linux__maskedPaths=["/proc/acpi"], linux__mountLabel=label)
+    found["mounts"].append({"destination": "/m", "type": "mqueue", "source": "mqueue"})
+    plan = plan_of(found, mount_label=label, cgroup_views=[])
+    by_place = {
+        each.destination: each.data for each in plan.before if isinstance(each, mounts.MountFilesystem)
+    }
+    assert by_place["/dev"][-1] == by_place["/dev/pts"][-1] == f"context={label}"
+    labelled = {place for place, data in by_place.items() if f"context={label}" in data}
+    assert set(by_place) - labelled == {"/proc", "/sys", "/m", "/dev/mqueue"}
+    (view,) = [each for each in plan.before if isinstance(each, cgroup_mounts.MountCgroupV1)]
+    assert view.data == ["mode=755", f"context={label}"]
+    (mask,) = [each for each in plan.before if isinstance(each, tree.MaskPath)]
+    assert mask.data == [f"context={label}"]
+
+
+def test_without_selinux_a_mount_label_is_nothing() -> None:
+    """The parent leaves `Surroundings.mount_label` empty then."""
+    plan = plan_of(config(linux__mountLabel="system_u:object_r:container_file_t:s0"))
+    data = [each.data for each in plan.before if isinstance(each, mounts.MountFilesystem)]
+    assert not any(option.startswith("context=") for options in data for option in options)
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
+        ("net/ipv4/ip_forward", "net/ipv4/ip_forward"),
+        ("net.ipv4.conf.eno2/100.rp_filter", "net/ipv4/conf/eno2.100/rp_filter"),
+        ("net/ipv4/conf/eno2.100/rp_filter", "net/ipv4/conf/eno2.100/rp_filter"),
+        ("kernel", "kernel"),
+    ],
+)
+def test_names_of_kernel_parameters(key: str, path: str) -> None:
+    assert sysctls.path(key) == path
 
 
 def test_every_step_says_what_a_person_could_type() -> None:

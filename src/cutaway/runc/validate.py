@@ -8,7 +8,7 @@ import os
 
 from cutaway.errors import InvalidArgument, Unimplemented
 from cutaway.linux import libc, namespaces
-from cutaway.runc import validate_mounts
+from cutaway.runc import sysctls, validate_mounts
 from cutaway.runc.checks import mapping, texts, uint32
 from cutaway.runc.plan import mount_options, scheduling, tree
 
@@ -24,11 +24,6 @@ _RLIMIT_NAMES = (
     "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
 )  # fmt: skip
 RLIMITS = {f"RLIMIT_{name}": number for number, name in enumerate(_RLIMIT_NAMES)}
-
-_IPC_SYSCTLS = frozenset(
-    "kernel." + name
-    for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
-)
 
 
 def process(found: "Process | None") -> "Process":
@@ -247,40 +242,6 @@ def _time(found: "Spec") -> None:
             raise InvalidArgument(f"linux.timeOffsets.{clock}: only monotonic and boottime can be shifted")
 
 
-def _sysctls(found: "Spec") -> None:
-    for key, value in _linux(found).sysctl.items():
-        texts("linux.sysctl", [key, value])
-        if any(part in ("", "..") for part in key.replace("/", ".").split(".")):
-            raise InvalidArgument(f'sysctl "{key}" is not a name')
-        _sysctl(key, _kinds(found))
-
-
-def _sysctl(key: str, kinds: dict[str, str]) -> None:
-    """Only what belongs to a namespace of the container's own may be set."""
-    if key in _IPC_SYSCTLS or key.startswith("fs.mqueue."):
-        if "ipc" not in kinds:
-            raise InvalidArgument(f'sysctl "{key}" is not allowed in the hosts ipc namespace')
-    elif key.startswith("net."):
-        if "network" not in kinds or _is_own_network(kinds["network"]):
-            raise InvalidArgument(f'sysctl "{key}" not allowed in host network namespace')
-    elif key == "kernel.hostname" and "uts" in kinds:
-        raise InvalidArgument(f'sysctl "{key}" is not allowed as it conflicts with the OCI "hostname" field')
-    elif key.startswith("user."):
-        if "user" not in kinds:
-            raise InvalidArgument(f"setting ucounts without a user namespace not allowed: {key}")
-    elif not (key == "kernel.domainname" and "uts" in kinds):
-        raise InvalidArgument(f'sysctl "{key}" is not in a separate kernel namespace')
-
-
-def _is_own_network(path: str) -> bool:
-    if not path:
-        return False
-    try:
-        return os.path.samefile(path, namespaces.file_of("network"))
-    except OSError:
-        return False  # joining it will say what is wrong
-
-
 def _devices(found: "Spec") -> None:
     for index, device in enumerate(_linux(found).devices):
         if device.type not in tree.TYPES:
@@ -315,7 +276,7 @@ def _net_devices(found: "Spec") -> None:
     if not devices:
         return
     kinds = _kinds(found)
-    if "network" not in kinds or _is_own_network(kinds["network"]):
+    if "network" not in kinds or sysctls.is_own_network(kinds["network"]):
         raise InvalidArgument("unable to move network devices without a NET namespace")
     if os.geteuid() != 0:
         raise InvalidArgument("network devices are not supported for rootless containers")
@@ -350,7 +311,7 @@ _CHECKS = (
     _user_namespace,
     _names,
     _time,
-    _sysctls,
+    sysctls.check,
     _devices,
     _views,
     _net_devices,

@@ -50,6 +50,7 @@ class Surroundings:
         self.seccomp: tuple[bytes, int] | None = None
         self.way = Way()
         self.has_kcore = False
+        self.mount_label = ""  # of SELinux, where that is enabled
         self.personality: int | None = None
         self.unprivileged = False  # the runtime is not root
 
@@ -76,7 +77,7 @@ def init_plan(spec: "Spec", namespaces: "NamespacePlan", around: Surroundings) -
     before = [
         *_namespace_steps(spec, namespaces, around),
         *rootfs.root_steps(spec, namespaces, around),
-        *rootfs.view_steps(spec),
+        *rootfs.view_steps(spec, around.mount_label),
         system.AskParent("mounted"),
         *_hooks(spec, "createContainer", around),
         *_finish_steps(spec, namespaces, around),

@@ -26,7 +26,7 @@ class CgroupView:
 class MountCgroupV1(MountStep):
     """A tmpfs with the container's own cgroup of each v1 hierarchy in it."""
 
-    __slots__ = ("namespaced", "views")
+    __slots__ = ("data", "namespaced", "views")
 
     def __init__(
         self,
@@ -35,10 +35,12 @@ class MountCgroupV1(MountStep):
         options: "MountOptions",
         views: list[CgroupView],
         namespaced: bool,
+        label: str = "",
     ) -> None:
         super().__init__(source, destination, options)
         self.views = views
         self.namespaced = namespaced
+        self.data = ["mode=755", *([f"context={label}"] if label else [])]
 
     def describe(self) -> str:
         return f"show {len(self.views)} cgroup hierarchies at {self.destination}"
@@ -53,7 +55,7 @@ class MountCgroupV1(MountStep):
         tree = -1
         try:
             mount_places.check(here, target, self.destination, "cgroup")
-            tree = mounts.filesystem("tmpfs", "tmpfs", flags, ["mode=755"], shown=self.destination)
+            tree = mounts.filesystem("tmpfs", "tmpfs", flags, self.data, shown=self.destination)
             for view in self.views:
                 os.mkdir(view.name, 0o755, dir_fd=tree)
                 for controller in view.controllers if "," in view.name else ():

@@ -90,18 +90,28 @@ class MountStep(Step):
 class MountFilesystem(MountStep):
     """Mount a new file system."""
 
-    __slots__ = ("kind",)
-    modules = ("cutaway.runc.plan.copy_up",)
+    __slots__ = ("kind", "label")
+    modules = ("cutaway.runc.plan.copy_up", "cutaway.linux.selinux")
 
-    def __init__(self, kind: str, source: str, destination: str, options: "MountOptions") -> None:
+    def __init__(
+        self, kind: str, source: str, destination: str, options: "MountOptions", label: str = ""
+    ) -> None:
         super().__init__(source, destination, options)
         self.kind = kind
+        self.label = label  # of SELinux
+
+    @property
+    def data(self) -> list[str]:
+        """The file system's own options. Three take no label: two of the kernel's, and mqueue, whose
+        root is labelled when it is there."""
+        labelled = self.label and self.kind not in ("proc", "sysfs", "mqueue")
+        return [*self.options.data, *([f"context={self.label}"] if labelled else [])]
 
     def describe(self) -> str:
         return f"mount {self.kind} at {self.destination}"
 
     def command(self) -> str:
-        data = f" -o {','.join(self.options.data)}" if self.options.data else ""
+        data = f" -o {','.join(self.data)}" if self.data else ""
         return f"mount -t {self.kind}{data} {self.source} $ROOT{self.destination}"
 
     def execute(self, here: Here) -> None:
@@ -136,7 +146,7 @@ class MountFilesystem(MountStep):
         return target
 
     def _mount_on(self, target: int, mode: int | None) -> None:
-        flags, data = self._flags_at_first(self.kind), list(self.options.data)
+        flags, data = self._flags_at_first(self.kind), self.data
         if mode is not None and not any(option.startswith("mode=") for option in data):
             data.append(f"mode={mode:o}")
         tree = mounts.filesystem(self.kind, self.source, flags, data, shown=self.destination)
@@ -145,6 +155,10 @@ class MountFilesystem(MountStep):
                 from cutaway.runc.plan import copy_up
 
                 copy_up.copy(target, tree)
+            if self.label and self.kind == "mqueue":
+                from cutaway.linux import selinux
+
+                selinux.set_label(tree, self.label)
             self._attach(tree, target)
         finally:
             os.close(tree)

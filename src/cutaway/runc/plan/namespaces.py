@@ -63,18 +63,15 @@ class NamespacePlan:
 
     def host_root(self) -> tuple[int, int]:
         """The host's uid and gid that are 0 in the container."""
-        if not self.has("user"):
-            return 0, 0
-        return _host_id(self.uid_map), _host_id(self.gid_map)
+        return self.outside(0, 0)
+
+    def outside(self, uid: int, gid: int) -> tuple[int, int]:
+        """A uid and a gid of the container as the host's; 0 for what is not mapped."""
+        return self.host_uid(uid) or 0, (_host_id(self.gid_map, gid) if self.has("user") else gid) or 0
 
     def host_uid(self, uid: int) -> int | None:
-        """The host's uid of one in the container; None where it is not mapped, or by a namespace joined."""
-        if not self.has("user"):
-            return uid
-        for inside, outside, size in self.uid_map:
-            if inside <= uid < inside + size:
-                return outside + uid - inside
-        return None
+        """The host's uid of one in the container; None where it is not mapped."""
+        return _host_id(self.uid_map, uid) if self.has("user") else uid
 
     def describe(self) -> str:
         """The namespaces in words: new by kind, joined with their path."""
@@ -87,9 +84,8 @@ def triples(mappings: "list[IdMapping]") -> list[tuple[int, int, int]]:
     return [(mapping.container_id, mapping.host_id, mapping.size) for mapping in mappings]
 
 
-def _host_id(mappings: list[tuple[int, int, int]]) -> int:
-    """The host's id for 0 inside; 0 where it is not mapped."""
+def _host_id(mappings: list[tuple[int, int, int]], wanted: int) -> int | None:
     for inside, outside, size in mappings:
-        if inside <= 0 < inside + size:
-            return outside - inside
-    return 0
+        if inside <= wanted < inside + size:
+            return outside + wanted - inside
+    return None

@@ -53,8 +53,10 @@ def mount_step(mount: "Mount", namespaces: "NamespacePlan", around: "Surrounding
         if around.cgroup2 is not None:
             return cgroup_mounts.MountCgroupV2(source, destination, options, around.cgroup2)
         own = namespaces.is_new("cgroup")
-        return cgroup_mounts.MountCgroupV1(source, destination, options, around.cgroup_views, own)
-    return mounts.MountFilesystem(mount.type or "", source, destination, options)
+        return cgroup_mounts.MountCgroupV1(
+            source, destination, options, around.cgroup_views, own, around.mount_label
+        )
+    return mounts.MountFilesystem(mount.type or "", source, destination, options, around.mount_label)
 
 
 def _opened_outside(source: str, namespaces: "NamespacePlan", around: "Surroundings") -> int | None:
@@ -99,28 +101,32 @@ def _device_steps(linux: "Linux | None", namespaces: "NamespacePlan", around: "S
         path = clean(device.path)
         wanted.pop(path, None)
         if path != "/dev/ptmx":  # always a link into the container's own devpts
-            steps.append(_device_step(path, device, bind))
+            steps.append(_device_step(path, device, bind, namespaces, around))
     steps += [tree.MakeDevice(path, "c", *numbers, bind=bind) for path, numbers in wanted.items()]
     steps.append(tree.MakeLink("/dev/ptmx", "pts/ptmx", replace=True))
     steps += [tree.MakeLink(path, target) for path, target in tree.DEV_LINKS.items()]
     if around.has_kcore:
         steps.append(tree.MakeLink("/dev/core", "/proc/kcore"))
+    steps.append(tree.ReopenNull())
     return steps
 
 
-def _device_step(path: str, device: "Device", bind: bool) -> "Step":
+def _device_step(
+    path: str, device: "Device", bind: bool, namespaces: "NamespacePlan", around: "Surroundings"
+) -> "Step":
     mode = 0o666 if device.file_mode is None else device.file_mode & 0o7777
-    return tree.MakeDevice(
-        path, device.type, device.major or 0, device.minor or 0, mode, device.uid or 0, device.gid or 0, bind
-    )
+    uid, gid = device.uid or 0, device.gid or 0
+    host = None if around.unprivileged else namespaces.outside(uid, gid)
+    major, minor = device.major or 0, device.minor or 0
+    return tree.MakeDevice(path, device.type, major, minor, mode, uid, gid, bind, host)
 
 
-def view_steps(spec: "Spec") -> "list[Step]":
+def view_steps(spec: "Spec", label: str) -> "list[Step]":
     """The steps that hide paths, or make them read-only."""
     linux = spec.linux
     if linux is None:
         return []
     return [
         *(tree.ReadonlyPath(path) for path in linux.readonly_paths),
-        *(tree.MaskPath(path) for path in linux.masked_paths),
+        *(tree.MaskPath(path, label) for path in linux.masked_paths),
     ]

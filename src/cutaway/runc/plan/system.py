@@ -4,6 +4,7 @@ import os
 
 from cutaway.errors import FailedPrecondition, PermissionDenied
 from cutaway.linux import libc, mounts, paths, processes
+from cutaway.runc import sysctls
 from cutaway.runc.plan.step import Here, Step
 from cutaway.runc.plan.tree import open_present
 from cutaway.runc.process import sealed
@@ -123,7 +124,7 @@ class WriteSysctl(Step):
 
     @property
     def path(self) -> str:
-        return "/proc/sys/" + self.key.replace(".", "/")
+        return "/proc/sys/" + sysctls.path(self.key)
 
     def describe(self) -> str:
         return f"set sysctl {self.key} to {self.value}"

@@ -28,12 +28,12 @@ TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IF
 class MakeDevice(Step):
     """Make a device node; where that is forbidden (user namespaces), bind the host's."""
 
-    __slots__ = ("bind", "gid", "kind", "major", "minor", "mode", "path", "uid")
+    __slots__ = ("bind", "gid", "host", "kind", "major", "minor", "mode", "path", "tree", "uid")
     group = "devices"
 
     def __init__(
         self, path: str, kind: str, major: int, minor: int, mode: int = 0o666, uid: int = 0, gid: int = 0,
-        bind: bool = False,
+        bind: bool = False, host: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
         self.path = path
         self.kind = kind
@@ -42,7 +42,10 @@ class MakeDevice(Step):
         self.mode = mode
         self.uid = uid
         self.gid = gid
-        self.bind = bind
+        self.bind = bind and kind != "p"  # a fifo can be made everywhere
+        # The owner in the host's ids, where the runtime can make what the container cannot.
+        self.host = host
+        self.tree = -1
 
     def describe(self) -> str:
         return f"make device {self.path} ({self.kind} {self.major}:{self.minor})"
@@ -55,43 +58,111 @@ class MakeDevice(Step):
     def failure(self, reason: str) -> str:
         return f"error creating device nodes: {self.path}: {reason}"
 
+    def prepare(self) -> None:
+        """In the parent: what the host does not have at this path is made apart, to be bound."""
+        if self.bind and self.host is not None and not self._on_host():
+            top = mounts.filesystem("tmpfs", "tmpfs", 0, ["mode=700"], shown=self.path)
+            try:
+                self._node(top, "device", *self.host)
+                self.tree = mounts.open_tree(top, "device")
+            finally:
+                os.close(top)
+
+    def _on_host(self) -> bool:
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return False
+        return stat.S_IFMT(found.st_mode) == TYPES[self.kind] and found.st_rdev == self.number
+
+    @property
+    def number(self) -> int:
+        return os.makedev(self.major, self.minor)
+
     def execute(self, here: Here) -> None:
         head, name = os.path.split(os.path.normpath(self.path))
         parent = paths.make_directories(here.root, head)
         try:
             if self.bind or not self._make(parent, name):
-                self._bind(here)
+                self._bind(parent, name)
         finally:
             os.close(parent)
 
     def _make(self, parent: int, name: str) -> bool:
         """False when the kernel does not let us."""
-        number = os.makedev(self.major, self.minor)
         try:
-            os.mknod(name, TYPES[self.kind] | self.mode, number, dir_fd=parent)
+            self._node(parent, name, self.uid, self.gid)
         except FileExistsError:
-            self._must_be_same(os.stat(name, dir_fd=parent, follow_symlinks=False), number)
-            return True
+            self._must_be_same(os.stat(name, dir_fd=parent, follow_symlinks=False))
         except PermissionError:
             return False
-        os.chown(name, self.uid, self.gid, dir_fd=parent, follow_symlinks=False)
         return True
 
-    def _must_be_same(self, found: os.stat_result, number: int) -> None:
+    def _node(self, parent: int, name: str, uid: int, gid: int) -> None:
+        mask = os.umask(0)
+        try:
+            os.mknod(name, TYPES[self.kind] | self.mode, self.number, dir_fd=parent)
+        finally:
+            os.umask(mask)
+        os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+
+    def _must_be_same(self, found: os.stat_result) -> None:
         same = stat.S_IFMT(found.st_mode) == TYPES[self.kind]
-        if not same or (self.kind != "p" and found.st_rdev != number):
+        if not same or (self.kind != "p" and found.st_rdev != self.number):
             raise FailedPrecondition(
                 f"something else is there already, not device {self.kind} {self.major}:{self.minor}"
             )
 
-    def _bind(self, here: Here) -> None:
-        tree = mounts.open_tree(mounts.AT_FDCWD, self.path)
-        target = paths.make_file(here.root, self.path)
+    def _bind(self, parent: int, name: str) -> None:
+        tree = self.tree if self.tree >= 0 else mounts.open_tree(mounts.AT_FDCWD, self.path)
+        place = -1
         try:
-            mounts.move_mount(tree, target, shown=self.path)
+            place = self._place(parent, name)
+            mounts.move_mount(tree, place, shown=self.path)
         finally:
-            os.close(target)
             os.close(tree)
+            if place >= 0:
+                os.close(place)
+
+    def _place(self, parent: int, name: str) -> int:
+        """An empty file, or whatever is there to be covered: not through a link, which leads elsewhere."""
+        try:
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+            os.close(os.open(name, flags, 0, dir_fd=parent))
+        except FileExistsError:
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+            if stat.S_ISLNK(found) or stat.S_ISDIR(found):
+                kind = "symbolic link" if stat.S_ISLNK(found) else "directory"
+                raise FailedPrecondition(f"a {kind} is there already") from None
+        return os.open(name, paths.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+
+
+class ReopenNull(Step):
+    """Have stdin, stdout and stderr that are the host's null device be the container's: what a descriptor
+    names can be changed through it (fchmod(2)), and the host's is everybody's."""
+
+    __slots__ = ()
+    group = "devices"
+
+    def describe(self) -> str:
+        return "reopen /dev/null where stdin, stdout or stderr is that"
+
+    def command(self) -> str:
+        return "exec </dev/null"
+
+    def failure(self, reason: str) -> str:
+        return f"error reopening /dev/null inside container: {reason}"
+
+    def execute(self, here: Here) -> None:
+        for fd in (0, 1, 2):
+            try:
+                found = os.fstat(fd)
+            except OSError:
+                continue
+            if stat.S_ISCHR(found.st_mode) and found.st_rdev == _NULL:
+                fresh = os.open(str(proven_null(here)), os.O_RDWR | os.O_CLOEXEC, dir_fd=here.host_fds)
+                os.dup2(fresh, fd)
+                os.close(fresh)
 
 
 class MakeLink(Step):
@@ -154,11 +225,12 @@ def proven_null(here: Here) -> int:
 class MaskPath(Step):
     """Hide a file behind /dev/null, a directory behind an empty read-only tmpfs; what is absent stays so."""
 
-    __slots__ = ("path",)
+    __slots__ = ("data", "path")
     group = "masks"
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, label: str = "") -> None:
         self.path = path
+        self.data = [f"context={label}"] if label else []
 
     def describe(self) -> str:
         return f"mask {self.path}"
@@ -176,7 +248,7 @@ class MaskPath(Step):
         tree = -1
         try:
             if stat.S_ISDIR(os.fstat(place).st_mode):
-                tree = mounts.filesystem("tmpfs", "tmpfs", mounts.MS_RDONLY, [], shown=self.path)
+                tree = mounts.filesystem("tmpfs", "tmpfs", mounts.MS_RDONLY, self.data, shown=self.path)
             else:
                 tree = mounts.open_tree(proven_null(here))
             mounts.move_mount(tree, place, shown=self.path)
