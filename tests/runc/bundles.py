@@ -104,6 +104,7 @@ class Runtime:
     program: Path
     root: Path
     made: list[str] = field(default_factory=list)
+    prefix: Sequence[str] = ()  # what runs it: as whom, where
 
     @property
     def ours(self) -> bool:
@@ -118,7 +119,7 @@ class Runtime:
         pass_fds: Sequence[int] = (),
     ) -> Result:
         """Run a command to its end."""
-        command = [self.program, "--root", self.root, *options, *words]
+        command = [*self.prefix, self.program, "--root", self.root, *options, *words]
         done = subprocess.run(
             command,
             check=False,
@@ -134,14 +135,14 @@ class Runtime:
 
     def command(self, *words: str | os.PathLike[str]) -> list[str]:
         """The command line, for tests that talk to it while it runs."""
-        return [os.fspath(word) for word in (self.program, "--root", self.root, *words)]
+        return [os.fspath(word) for word in (*self.prefix, self.program, "--root", self.root, *words)]
 
     def detached(self, *words: str | os.PathLike[str]) -> Result:
         """Run a command that leaves a container behind: its output must not be a pipe of ours."""
         errors = self.root / "stderr"
         with errors.open("w") as err:
             done = subprocess.run(
-                [self.program, "--root", self.root, *words],
+                self.command(*words),
                 check=False,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -36,8 +36,8 @@ def choose(context: "Context", spec: "Spec", container: "Container") -> "Manager
         manager = cgroups.manager(path, container.id)
     resources = spec.linux.resources if spec.linux else None
     manager.check(resources)
-    if not path and not manager.made_by_entry and context.may_lack_cgroups():
-        manager = rootless.permitted(manager, resources)
+    if not manager.made_by_entry and context.may_lack_cgroups():
+        manager = rootless.permitted(manager, resources, asked=bool(path))
     container.record.cgroup_paths = manager.paths()
     _check_used(context, manager)
     return manager

@@ -135,11 +135,11 @@ def _setup(reason: str) -> str:
     return f"unable to start container process: unable to setup user: {reason}"
 
 
-def permitted(manager: "Manager", resources: "Resources | None") -> "Manager":
-    """Without a wish for a cgroup, only those that we may make. Raises `PermissionDenied`."""
+def permitted(manager: "Manager", resources: "Resources | None", *, asked: bool) -> "Manager":
+    """Without a wish for a cgroup (`asked`), only those that we may make. Raises `PermissionDenied`."""
     from cutaway.linux.cgroups import permission
 
-    found = permission.permitted(manager)
+    found = permission.permitted(manager, asked=asked)
     if manager.version == 2 and not found.paths() and permission.limits(resources):
         raise PermissionDenied(
             "unable to start container process: unable to apply cgroup configuration: "

@@ -15,25 +15,45 @@ if TYPE_CHECKING:
     from cutaway.oci.runtime_spec import Resources
 
 
-def permitted(manager: "Manager") -> "Manager":
-    """The manager without the hierarchies in which its directory cannot be made."""
+# Hierarchies without controllers beside those of v1: to lack them costs nothing.
+_NO_CONTROLLERS = ("", "name=systemd")
+
+
+def permitted(manager: "Manager", *, asked: bool) -> "Manager":
+    """The manager without the hierarchies in which its directory cannot be made and entered.
+
+    With `asked`, when the configuration names it, only those are left out that hold no limits.
+    """
     from cutaway.linux import cgroups
 
     paths = manager.paths()
-    usable = {key: path for key, path in paths.items() if _usable(path)}
+    needed = (key for key in paths if key not in _NO_CONTROLLERS or manager.version == 2) if asked else ()
+    kept = frozenset(needed)
+    usable = {key: path for key, path in paths.items() if key in kept or _usable(key, path)}
     if usable == paths:
         return manager
     # A hybrid machine's v2 hierarchy has no controllers: alone it is of no use.
     return cgroups.from_paths({} if set(usable) == {""} else usable)
 
 
-def _usable(directory: str) -> bool:
+def _usable(key: str, directory: str) -> bool:
+    if key == "" and not _may(f"{_common(directory)}/cgroup.procs", os.W_OK):
+        return False
     if os.path.isdir(directory):
         return _may(f"{directory}/cgroup.procs", os.W_OK)
     while not os.path.isdir(directory := os.path.dirname(directory)):
         if directory in (detect.ROOT, "/"):
             return False
     return _may(directory, os.W_OK | os.X_OK)
+
+
+def _common(directory: str) -> str:
+    """The lowest v2 cgroup above both a directory and us: moving a process needs the right to write there
+    too (cgroup-v2.rst, "Delegation Containment")."""
+    layout = detect.layout()
+    above = os.path.commonpath([detect.below(layout, "", detect.own_cgroups()[""]), directory])
+    root = layout.mounts[""]
+    return above if (above + "/").startswith(root + "/") else root
 
 
 def _may(path: str, how: int) -> bool:
