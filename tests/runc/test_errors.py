@@ -121,8 +121,13 @@ def test_said_as_runc_says_it(
     assert failure(runtime, bundle, name) == message
 
 
+def no_rdt(config: dict[str, Any]) -> None:
+    config["linux"]["intelRdt"] = {"closID": "gold"}
+
+
 # The target's descriptor has a number in runc's text, and newer words are used where they are clearer.
 OURS: list[tuple[Change, str]] = [
+    (no_rdt, "intelRdt is specified in config, but Intel RDT is not enabled"),
     (
         mount("/bin", "nosuchfs", "x"),
         INIT + 'error mounting "x" to rootfs at "/bin": mount x:/bin: no such device',

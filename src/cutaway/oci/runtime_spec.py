@@ -251,8 +251,10 @@ class TimeOffset(Document):
 
 class IntelRdt(Document):
     clos_id: str | None = field(default=None, name="closID")
+    schemata: list[str] = []
     l3_cache_schema: str | None = None
     mem_bw_schema: str | None = None
+    enable_monitoring: bool | None = None
 
 
 class Personality(Document):

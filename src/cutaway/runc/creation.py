@@ -171,6 +171,7 @@ def _steps(
         *_host_mounts(making, namespaces),
         start_init,
         starting.Adopt(making, cgroup2, manager if manager.made_by_entry else None),
+        *_resctrl(making),
         *_net_devices(making),
         parent.LetInitRun(making, ours, "go", "mounted", manager),
         parent.LimitResources(making, manager, lenient=context.may_lack_cgroups()),
@@ -192,6 +193,16 @@ def _host_mounts(making: "Making", namespaces: NamespacePlan) -> "list[step.Step
     record = making.container.record
     record.root_mounts = mounts.stacked(record.rootfs)
     return [MountOnHost(making)]
+
+
+def _resctrl(making: "Making") -> "list[step.Step]":
+    wanted = making.spec.linux.intel_rdt if making.spec.linux else None
+    if wanted is None:
+        return []
+    from cutaway.linux import resctrl
+    from cutaway.runc.intel_rdt import EnterResctrl
+
+    return [EnterResctrl(making, wanted, resctrl.find())]
 
 
 def _net_devices(making: "Making") -> "list[step.Step]":

@@ -51,6 +51,7 @@ class Record(Document):
     cgroup_paths: dict[str, str] = {}
     cgroup_unit: str = ""  # systemd's, where it made the cgroup
     cgroup_user: bool = False  # the user's own systemd did
+    resctrl_groups: list[str] = []  # directories that end with the container
     own_pids: bool = True  # a pid namespace of its own: killing init ends everything in it
     root_mounts: int | None = None  # without a mount namespace of its own: mounts on the root before
     annotations: dict[str, str] = {}

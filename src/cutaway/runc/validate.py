@@ -6,7 +6,7 @@ system beyond looking at the root directory and at namespace files.
 
 import os
 
-from cutaway.errors import InvalidArgument, Unimplemented
+from cutaway.errors import InvalidArgument
 from cutaway.linux import libc, namespaces
 from cutaway.runc import sysctls, validate_mounts
 from cutaway.runc.checks import mapping, texts, uint32
@@ -118,7 +118,7 @@ def _version(text: str) -> None:
 
 
 def spec(found: "Spec", bundle: str) -> str:
-    """Check a whole configuration; the root's absolute path. Raises `InvalidArgument`, `Unimplemented`."""
+    """Check a whole configuration; the root's absolute path. Raises `InvalidArgument`."""
     _version(found.oci_version)
     process(found.process)
     if found.root is None:
@@ -287,11 +287,13 @@ def _net_devices(found: "Spec") -> None:
                 raise InvalidArgument(f'linux.netDevices: invalid network device name "{name}"')
 
 
-def _refused(found: "Spec") -> None:
-    """What would be ignored silently otherwise."""
-    linux = _linux(found)
-    if linux.intel_rdt is not None:
-        raise Unimplemented("intelRdt is specified in config, but Intel RDT is not built yet")
+def _intel_rdt(found: "Spec") -> None:
+    wanted = _linux(found).intel_rdt
+    if wanted is not None:
+        from cutaway.linux import resctrl
+        from cutaway.runc import intel_rdt
+
+        intel_rdt.check(wanted, resctrl.find())
 
 
 def _hooks(found: "Spec") -> None:
@@ -315,6 +317,6 @@ _CHECKS = (
     _devices,
     _views,
     _net_devices,
-    _refused,
+    _intel_rdt,
     _hooks,
 )

@@ -92,6 +92,10 @@ def destroy(context: "Context", container: state.Container) -> None:
         if not container.record.own_pids:
             cgroup.kill_all(_SIGKILL)
         cgroup.delete()
+    if container.record.resctrl_groups:
+        from cutaway.linux import resctrl
+
+        resctrl.remove(container.record.resctrl_groups)
     if container.record.root_mounts is not None:
         from cutaway.runc.process import host_mounts
 
