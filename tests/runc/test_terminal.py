@@ -2,82 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
-import select
 import signal
-import struct
 import subprocess
-import termios
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 
 from runc.bundles import Bundle, Runtime
+from runc.person import PATIENCE, Person
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
-
-PATIENCE = 20.0
-
-
-class Person:
-    """One who sits at a terminal and has started a program there."""
-
-    def __init__(
-        self, command: list[str], size: tuple[int, int] = (30, 90), stdout: int | None = None
-    ) -> None:
-        self.master, self.slave = pty.openpty()
-        self.resize(*size)
-        self.before = termios.tcgetattr(self.slave)
-        self.seen = ""
-        self.program = subprocess.Popen(
-            command,
-            stdin=self.slave,
-            stdout=self.slave if stdout is None else stdout,
-            stderr=self.slave,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads here
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.program.kill()
-        self.program.wait(PATIENCE)
-        os.close(self.master)
-        os.close(self.slave)
-
-    def resize(self, height: int, width: int) -> None:
-        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
-
-    def type(self, keys: str) -> None:
-        os.write(self.master, keys.encode())
-
-    def see(self, text: str) -> None:
-        """Wait until the terminal shows a text."""
-        self._look(lambda: text in self.seen, f"{text!r} is shown")
-
-    def leave(self) -> int:
-        """Wait for the program's end; its exit code."""
-        self._look(lambda: self.program.poll() is not None, "the program ends")
-        return self.program.returncode
-
-    def _look(self, enough: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not enough():
-            assert time.monotonic() < deadline, f"not in time: {what}; shown: {self.seen!r}"
-            if select.select([self.master], [], [], 0.05)[0]:
-                self.seen += os.read(self.master, 65536).decode()
-            elif self.program.poll() is not None:
-                assert enough(), f"the program ended before {what}; shown: {self.seen!r}"
-
-    def settings(self) -> list[object]:
-        return termios.tcgetattr(self.slave)
 
 
 @pytest.fixture(params=["run", "exec"])
@@ -121,7 +56,7 @@ def test_the_terminal_is_raw_meanwhile_and_as_before_afterwards(start: Start) ->
 def test_it_has_our_size_and_follows_it(start: Start) -> None:
     # The reference sets the size when the program runs already.
     loop = "while true; do sleep 0.05; done"
-    sized = "until stty size 2>/dev/null; do sleep 0.05; done"
+    sized = "until stty size 2>/dev/null | grep .; do sleep 0.05; done"
     script = f"{sized}; trap 'stty size; exit 5' WINCH; echo ready; {loop}"
     with Person(start(script), size=(33, 77)) as person:
         person.see("ready")
