@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +76,24 @@ def test_unknown_capabilities_are_passed_over_with_a_warning(
     result = runtime("run", "--bundle", bundle, name)
     assert result.code == 0
     assert "ignoring unknown or unavailable capabilities: [CAP_FOO]" in result.err
+
+
+def test_capabilities_that_the_runtime_lacks_are_passed_over_with_a_warning(
+    ours: Runtime, bundle: Bundle, name: str
+) -> None:
+    sets = ("bounding", "effective", "permitted", "inheritable")
+    bundle.process["capabilities"] = {each: ["CAP_KILL", "CAP_WAKE_ALARM"] for each in sets}
+    bundle.process["args"] = ["grep", "CapEff", "/proc/self/status"]
+    command = ours.command("run", "--bundle", bundle, name)
+    done = subprocess.run(
+        ["setpriv", "--bounding-set", "-wake_alarm", *command],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.stdout.split() == ["CapEff:", f"{1 << 5:016x}"]
+    assert "ignoring unknown or unavailable capabilities: [CAP_WAKE_ALARM]" in done.stderr
 
 
 def test_seccomp_filter_is_on(runtime: Runtime, bundle: Bundle, name: str) -> None:
@@ -190,7 +209,6 @@ def test_preserved_descriptors_get_in(runtime: Runtime, bundle: Bundle, name: st
     (bundle.path / "passed").write_text("by descriptor\n")
     script = 'exec "$@" 3<passed'
     command = runtime.command("run", "--preserve-fds", "1", "--bundle", bundle, name)
-    import subprocess
 
     done = subprocess.run(
         ["sh", "-c", script, "sh", *command],

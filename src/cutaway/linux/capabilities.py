@@ -109,25 +109,32 @@ def names(bits: int) -> list[str]:
     return [name for number, name in enumerate(NAMES) if bits >> number & 1]
 
 
-def resolve(caps: "Capabilities | None", last: int | None = None) -> Sets:
+def resolve(caps: "Capabilities | None", last: int | None = None, granted: int = ~0) -> Sets:
     """The sets that a configuration asks for; none at all when it asks for nothing.
 
     Names that are unknown, or that this kernel lacks, are not an error: they are listed in `ignored`
-    for the caller to warn of, as runc does ("ignoring unknown or unavailable capabilities").
+    for the caller to warn of, as runc does ("ignoring unknown or unavailable capabilities"). So are
+    those beyond `granted`, what there is to give (config.md, `process.capabilities`).
     """
     if caps is None:
         return Sets()
     if last is None:
         last = last_cap()
     ignored: set[str] = set()
-    return Sets(
+    sets = Sets(
         bounding=_mask(caps.bounding, last, ignored),
         effective=_mask(caps.effective, last, ignored),
         permitted=_mask(caps.permitted, last, ignored),
         inheritable=_mask(caps.inheritable, last, ignored),
         ambient=_mask(caps.ambient, last, ignored),
-        ignored=tuple(sorted(ignored)),
     )
+    ignored.update(names((sets.effective | sets.permitted | sets.inheritable) & ~granted))
+    sets.effective &= granted
+    sets.permitted &= granted
+    sets.inheritable &= granted
+    sets.ambient &= granted
+    sets.ignored = tuple(sorted(ignored))
+    return sets
 
 
 def _mask(names: "list[str] | tuple[str, ...] | None", last: int, ignored: set[str]) -> int:
@@ -258,6 +265,16 @@ def _set_ambient(bits: int) -> list[str]:
     return warnings
 
 
+def grantable(own_user_namespace: bool) -> int:
+    """What a process of a container can get: what we have or, in a user namespace, everything."""
+    if own_user_namespace:
+        return ~0
+    header, data = (ctypes.c_uint32 * 2)(_VERSION_3, 0), (ctypes.c_uint32 * 6)()
+    if _libc().capget(header, data) < 0:
+        raise Unknown(f"capget: {os.strerror(ctypes.get_errno())}")
+    return data[1] | data[4] << 32
+
+
 def current() -> Sets:
     """The sets of the calling process, from /proc/self/status."""
     keys = {b"CapBnd": "bounding", b"CapEff": "effective", b"CapPrm": "permitted", b"CapInh": "inheritable"}
@@ -285,4 +302,5 @@ def _libc() -> "ctypes.CDLL":
         _handle = ctypes.CDLL(None, use_errno=True)
         _handle.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
         _handle.capset.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+        _handle.capget.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
     return _handle

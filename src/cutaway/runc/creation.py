@@ -231,7 +231,8 @@ def _look_around(
 ) -> build.Surroundings:
     """What the plan needs to know about this machine."""
     process, linux = spec.process, spec.linux
-    sets = capabilities.resolve(process.capabilities if process else None)
+    granted = capabilities.grantable(NamespacePlan(linux).has("user"))
+    sets = capabilities.resolve(process.capabilities if process else None, granted=granted)
     if sets.ignored:
         context.log.warning(f"ignoring unknown or unavailable capabilities: [{' '.join(sets.ignored)}]")
     record = container.record

@@ -147,7 +147,9 @@ def _look_around(
     context: "Context", making: "Making", options: "Parsed", *, own_users: bool
 ) -> build.Surroundings:
     container, process, linux = making.container, making.process, making.spec.linux
-    sets = capabilities.resolve(process.capabilities or _own_capabilities(making.spec, options))
+    granted = capabilities.grantable(NamespacePlan(linux).has("user"))
+    caps = process.capabilities or _own_capabilities(making.spec, options)
+    sets = capabilities.resolve(caps, granted=granted)
     if sets.ignored:
         context.log.warning(f"ignoring unknown or unavailable capabilities: [{' '.join(sets.ignored)}]")
     around = build.Surroundings(
