@@ -56,9 +56,9 @@ def _check_status(container: "Container", *, ignore_paused: bool) -> None:
     status = container.status()
     if status == state.STOPPED:
         raise FailedPrecondition("cannot exec in a stopped container")
-    if status == state.CREATED and rootless.unprivileged():
+    if status == state.CREATED and os.stat(container.directory).st_uid != 0:
         # Its init still holds descriptors of the host, and may be looked into (`Init.visible`).
-        raise FailedPrecondition("cannot exec in a container that is not started (without root)")
+        raise FailedPrecondition("cannot exec in a user's container that is not started")
     if status == state.PAUSED and not ignore_paused:
         raise FailedPrecondition("cannot exec in a paused container (use --ignore-paused to override)")
 

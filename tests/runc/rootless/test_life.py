@@ -53,13 +53,13 @@ def test_exec_takes_a_mapped_user_and_no_other(runtime: Runtime, bundle: Bundle,
         assert (result.code, result.error) == (255, f"exec failed: {SETUP}{message}")
 
 
-def test_exec_waits_for_start(ours: Runtime, bundle: Bundle, name: str) -> None:
+def test_exec_waits_for_start(user: User, ours: Runtime, bundle: Bundle, name: str) -> None:
     assert ours.detached("create", "--bundle", bundle, name).code == 0
-    result = ours("exec", name, "true")
-    assert (result.code, result.error) == (
-        255,
-        "exec failed: cannot exec in a container that is not started (without root)",
-    )
+    for prefix in (user.prefix(), ()):
+        ours.prefix = prefix
+        result = ours("exec", name, "true")
+        assert result.code == 255
+        assert result.error == "exec failed: cannot exec in a user's container that is not started"
 
 
 @pytest.mark.parametrize("ranges", [False, True])

@@ -32,7 +32,11 @@ GLOBAL = [
     Option("debug", FLAG, "log for debugging"),
     Option("log", TEXT, "write the log to this file (default: stderr)"),
     Option("log-format", TEXT, "text (default) or json"),
-    Option("root", TEXT, "directory of the containers' state (default: /run/cutaway-runc)"),
+    Option(
+        "root",
+        TEXT,
+        "directory of the containers' state (default: /run/cutaway-runc, or in $XDG_RUNTIME_DIR)",
+    ),
     Option("criu", TEXT, "accepted, not used"),
     Option("systemd-cgroup", FLAG, "make cgroups through systemd"),
     Option("rootless", TEXT, "ignore cgroup permission errors: true, false or auto"),
