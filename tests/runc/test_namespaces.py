@@ -122,6 +122,75 @@ def test_without_a_mount_namespace_nothing_is_masked(ours: Runtime, shared: Bund
     assert result.error.endswith("unable to restrict sys entries without a private MNT namespace")
 
 
+@pytest.fixture
+def elsewhere() -> Iterator[int]:
+    """A process with every kind of namespace but a user one, its clock shifted."""
+    command = [
+        "unshare", "--net", "--uts", "--ipc", "--mount", "--cgroup", "--time", "--boottime", "7000000",
+        "--pid", "--fork", "--kill-child", "sleep", "1000",
+    ]  # fmt: skip
+    with subprocess.Popen(command) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        wait_until(lambda: bool(children.read_text().strip()), "unshare has forked")
+        yield int(children.read_text())
+        process.kill()
+
+
+JOINED = ("network", "uts", "ipc", "pid", "cgroup", "time", "mount")
+
+
+@pytest.mark.parametrize("kinds", [JOINED, ("time",), ("cgroup",), ("mount",), ("pid", "time")], ids="+".join)
+def test_namespaces_of_every_kind_are_joined_alone_and_together(
+    ours: Runtime, bundle: Bundle, name: str, elsewhere: int, kinds: tuple[str, ...]
+) -> None:
+    for kind in kinds:
+        bundle.namespace(kind, f"/proc/{elsewhere}/ns/{FILES.get(kind, kind)}")
+    files = [FILES.get(kind, kind) for kind in kinds]
+    links = " ".join(f"/proc/self/ns/{file}" for file in files)
+    bundle.shell(f"for each in {links}; do readlink $each; done; ls /bin/busybox; cat /proc/uptime")
+    *found, busybox, uptime = out(ours, bundle, name).splitlines()
+    assert found == [os.readlink(f"/proc/{elsewhere}/ns/{file}") for file in files]
+    assert busybox == "/bin/busybox"
+    assert (float(uptime.split()[0]) > 7000000) == ("time" in kinds)
+
+
+def test_exec_joins_what_was_joined(ours: Runtime, bundle: Bundle, name: str, elsewhere: int) -> None:
+    for kind in ("network", "time"):
+        bundle.namespace(kind, f"/proc/{elsewhere}/ns/{FILES.get(kind, kind)}")
+    bundle.process["args"] = ["sleep", "1000"]
+    assert ours.detached("run", "--detach", "--bundle", bundle, name).code == 0
+    result = ours("exec", name, "sh", "-c", "readlink /proc/self/ns/net; readlink /proc/self/ns/time")
+    assert result.out.split() == [os.readlink(f"/proc/{elsewhere}/ns/{file}") for file in ("net", "time")]
+
+
+@pytest.mark.parametrize("kind", ["network", "mount"])
+def test_a_namespace_named_twice(runtime: Runtime, bundle: Bundle, name: str, kind: str) -> None:
+    bundle.linux["namespaces"].append({"type": kind})
+    assert (
+        f'malformed spec file: duplicated ns {{"{kind}" ""}}'
+        in runtime("run", "--bundle", bundle, name).error
+    )
+
+
+@pytest.mark.parametrize(
+    ("namespace", "why"),
+    [
+        ({}, "time namespace offsets specified, but time namespace isn't enabled in the config"),
+        (
+            {"type": "time", "path": "/proc/self/ns/time"},
+            "time namespace enabled, but both namespace path and time offsets specified "
+            "-- you may only provide one",
+        ),
+    ],
+)
+def test_offsets_need_a_new_time_namespace(
+    ours: Runtime, bundle: Bundle, name: str, namespace: dict[str, str], why: str
+) -> None:
+    bundle.linux["namespaces"] += [namespace] if namespace else []
+    bundle.linux["timeOffsets"] = {"monotonic": {"secs": 1}}
+    assert ours("run", "--bundle", bundle, name).error == f"runc run failed: {why}"
+
+
 def test_loopback_is_up(runtime: Runtime, bundle: Bundle, name: str) -> None:
     assert (
         out(runtime, bundle.shell("cat /sys/class/net/lo/operstate /sys/class/net/lo/flags"), name).split()[1]

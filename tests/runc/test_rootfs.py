@@ -389,6 +389,34 @@ def test_no_pivot(runtime: Runtime, bundle: Bundle, name: str) -> None:
     assert result.out == "/bin/busybox\n"
 
 
+def test_no_pivot_goes_not_with_a_private_root(ours: Runtime, bundle: Bundle, name: str) -> None:
+    """As in runc 1.4."""
+    bundle.linux["rootfsPropagation"] = "rprivate"
+    assert ours("run", "--no-pivot", "--bundle", bundle, name).error == (
+        "runc run failed: rootfsPropagation of [r]private is not safe without pivot_root"
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "root", "below"),
+    [
+        ("shared", "shared:", ""),
+        ("rshared", "shared:", "shared:"),
+        ("runbindable", "unbindable", "unbindable"),
+    ],
+)
+def test_the_roots_propagation(
+    ours: Runtime, bundle: Bundle, name: str, wanted: str, root: str, below: str
+) -> None:
+    """Of the container's own root: runc 1.1 sets it on the host's, and fails with unbindable."""
+    bundle.linux["rootfsPropagation"] = wanted
+    text = out(ours, bundle.shell("cat /proc/self/mountinfo"), name)
+    for point, expected in (("/", root), ("/proc", below)):
+        fields = mount_line(text, point)
+        assert " ".join(fields[6 : fields.index("-")]).startswith(expected)
+        assert bool(expected) == (fields[6] != "-")
+
+
 def test_modes_are_not_those_of_the_callers_umask(ours: Runtime, bundle: Bundle, name: str) -> None:
     before = os.umask(0o077)
     try:

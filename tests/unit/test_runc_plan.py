@@ -320,6 +320,17 @@ def test_features_are_true_and_no_less_than_runcs() -> None:
     assert set(ours["linux"]["seccomp"]["supportedFlags"]) <= set(ours["linux"]["seccomp"]["knownFlags"])
 
 
+def test_features_name_what_runtime_spec_added_since() -> None:
+    found: Any = features.features()
+    assert {"idmap", "ridmap", "tmpcopyup", "rro", "rnosymfollow"} <= set(found["mountOptions"])
+    assert found["linux"]["mountExtensions"] == {"idmap": {"enabled": True}}
+    assert found["linux"]["netDevices"] == {"enabled": True}
+    assert found["linux"]["intelRdt"] == {"enabled": True, "schemata": True, "monitoring": True}
+    assert set(found["linux"]["namespaces"]) == {
+        "cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts",
+    }  # fmt: skip
+
+
 def test_the_default_configuration_is_valid_and_runcs_but_for_names() -> None:
     document = decode(Spec, spec.default())
     assert document.process is not None

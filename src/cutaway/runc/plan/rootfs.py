@@ -2,6 +2,8 @@
 
 import os
 
+from cutaway.errors import InvalidArgument
+from cutaway.linux.mounts import MS_PRIVATE
 from cutaway.runc.plan import binds, cgroup_mounts, mount_options, mounts, pivot, system, tree
 from cutaway.runc.plan.namespaces import triples
 
@@ -19,6 +21,9 @@ def root_steps(spec: "Spec", namespaces: "NamespacePlan", around: "Surroundings"
     linux = spec.linux
     if linux and linux.rootfs_propagation:
         around.propagation = mount_options.PROPAGATION[linux.rootfs_propagation]
+    if around.no_pivot and around.propagation & MS_PRIVATE:
+        # What the host unmounts would stay mounted below the root that was moved to the top.
+        raise InvalidArgument("rootfsPropagation of [r]private is not safe without pivot_root")
     steps: list[Step] = [mounts.PrepareRoot(around.rootfs, around.propagation)]
     if not namespaces.has("mount"):
         steps = [pivot.BindRoot(around.rootfs)]
