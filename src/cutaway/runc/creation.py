@@ -9,7 +9,7 @@ import os
 import time
 
 from cutaway.errors import AlreadyExists, CutawayError, InvalidArgument
-from cutaway.linux import capabilities, selinux
+from cutaway.linux import capabilities
 from cutaway.oci.runtime_spec import Hooks
 from cutaway.runc import cgroup_setup, config, console, rootless, state, validate
 from cutaway.runc.plan import build, scheduling, step
@@ -239,8 +239,10 @@ def _look_around(
     around = build.Surroundings(record.id, record.bundle, container.oci_state(state.CREATING), sets)
     around.rootfs = record.rootfs
     around.unprivileged = rootless.unprivileged()
-    if linux is not None and linux.mount_label and selinux.enabled():
-        around.mount_label = linux.mount_label
+    if linux is not None and linux.mount_label:
+        from cutaway.linux import selinux
+
+        around.mount_label = linux.mount_label if selinux.enabled() else ""
     around.has_kcore = os.path.exists("/proc/kcore")
     around.personality = personality(linux)
     around.seccomp = compiled_filter(linux.seccomp if linux else None)

@@ -91,7 +91,7 @@ class MountFilesystem(MountStep):
     """Mount a new file system."""
 
     __slots__ = ("kind", "label")
-    modules = ("cutaway.runc.plan.copy_up", "cutaway.linux.selinux")
+    modules = ("cutaway.runc.plan.copy_up",)
 
     def __init__(
         self, kind: str, source: str, destination: str, options: "MountOptions", label: str = ""
@@ -156,7 +156,7 @@ class MountFilesystem(MountStep):
 
                 copy_up.copy(target, tree)
             if self.label and self.kind == "mqueue":
-                from cutaway.linux import selinux
+                from cutaway.linux import selinux  # loaded by the parent, which asked whether it is enabled
 
                 selinux.set_label(tree, self.label)
             self._attach(tree, target)
