@@ -60,6 +60,9 @@ def test_every_point_in_order_with_the_state(
         assert state["annotations"] == {"key": "value"}
         if point in ("prestart", "createRuntime"):
             assert (state["status"], state["pid"]) == ("creating", pid)
+        if point in ("createContainer", "startContainer"):  # as they see it
+            status = "creating" if point == "createContainer" else "created"
+            assert (state["status"], state["pid"]) == (status, 1)
     assert (notes / "prestart.cwd").read_text() == f"{bundle.path}\n"
     assert (notes / "createContainer.cwd").read_text() == f"{bundle.rootfs}\n"
     assert (notes / "startContainer.cwd").read_text() == "/\n"
@@ -88,6 +91,27 @@ def test_a_hook_without_env_gets_the_runtimes(
     bundle.config["hooks"] = {"prestart": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
     assert runtime("run", "--bundle", bundle, name, env={"MARK": "passed on"}).code == 0
     assert (notes / "mark").read_text() == "passed on\n"
+
+
+def test_a_hook_inside_without_env_gets_the_programs(
+    runtime: Runtime, bundle: Bundle, name: str, notes: Path
+) -> None:
+    bundle.process["env"] += ["INSIDE=1"]
+    for point in ("createContainer", "startContainer"):
+        script = f'umask > {notes}/{point}; echo "$INSIDE$MARK" >> {notes}/{point}'
+        hook = {"path": "/bin/sh", "args": ["sh", "-c", script]}
+        bundle.config.setdefault("hooks", {})[point] = [hook]
+    assert runtime("run", "--bundle", bundle, name, env={"MARK": "host's"}).code == 0
+    for point in ("createContainer", "startContainer"):
+        assert (notes / point).read_text() == "0022\n1\n"
+
+
+def test_a_hook_with_an_empty_env_gets_none(runtime: Runtime, bundle: Bundle, name: str, notes: Path) -> None:
+    script = f"echo [$MARK] > {notes}/mark"
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", script], "env": []}
+    bundle.config["hooks"] = {"prestart": [hook]}
+    assert runtime("run", "--bundle", bundle, name, env={"MARK": "passed on"}).code == 0
+    assert (notes / "mark").read_text() == "[]\n"
 
 
 def test_a_hook_need_not_read_its_state(runtime: Runtime, bundle: Bundle, name: str) -> None:

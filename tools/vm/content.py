@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -27,7 +28,11 @@ UNUSED_PACKAGES = {
 
 PEER_PROGRAMS = (
     "busybox", "runc", "containerd", "containerd-shim-runc-v2", "ctr", "docker", "skopeo", "docker-registry",
+    "criu", "iptables-restore", "ip6tables-restore",
 )  # fmt: skip
+
+# criu keeps the contents of a tmpfs by GNU tar, with options that busybox's lacks.
+HOST_PROGRAMS = ("tar", "gzip")
 
 # For containers, for tests of io limits, and for the engine's network.
 MODULES = (
@@ -66,12 +71,19 @@ def files() -> list[Path]:
     found += (PROJECT / ".venv/bin").glob("c*")
     for folder in ("src", "tests", "bin"):
         found += below(PROJECT / folder, set())
+    found += (path for name in HOST_PROGRAMS if (path := host_program(name)))
     peers = [PEERS / "bin" / name for name in PEER_PROGRAMS]
     programs = [path for entry in peers if entry.exists() for path in (entry, *behind(entry))]
     return found + programs + sorted(libraries([*found, *programs]))
 
 
 BASE = {"base": sys.base_prefix, "installed_base": sys.base_prefix, "platbase": sys.base_exec_prefix}
+
+
+def host_program(name: str) -> Path | None:
+    """A program of this machine's, by the path that is no link; None where it has none."""
+    found = shutil.which(name, path="/usr/bin:/bin")
+    return Path(found).resolve() if found else None
 
 
 def below(folder: Path, unused: set[str]) -> Iterator[Path]:
@@ -120,6 +132,9 @@ def add_busybox(archive: Archive) -> None:
     archive.file("/bin/busybox", busybox.read_bytes(), 0o755)
     listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout
     for applet in listed.split():
+        if applet in HOST_PROGRAMS and (program := host_program(applet)):
+            archive.link(f"/bin/{applet}", os.fspath(program))
+            continue
         archive.link(f"/bin/{applet}", "/bin/busybox")
     archive.link("/bin/python3", sys.executable)
 

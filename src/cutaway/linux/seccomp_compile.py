@@ -176,14 +176,18 @@ def _action(name: str, errno_ret: int | None, where: str) -> int:
     return value
 
 
+def token_of(name: str) -> int:
+    """An architecture's number in libseccomp, 0 when it is newer than the library."""
+    token: int = library().seccomp_arch_resolve_name(name.removeprefix("SCMP_ARCH_").lower().encode())
+    return token
+
+
 def _architectures(config: "Seccomp") -> list[tuple[str, int]]:
     """The configuration's architectures as libseccomp's numbers, each with its JSON path."""
     found = []
     for index, name in enumerate(config.architectures or ()):
         where = f"linux.seccomp.architectures[{index}]"
-        token = 0
-        if name in ARCHITECTURES:
-            token = library().seccomp_arch_resolve_name(name.removeprefix("SCMP_ARCH_").lower().encode())
+        token = token_of(name) if name in ARCHITECTURES else 0
         if not token:
             raise InvalidArgument(f"{where}: string {name} is not a valid arch for seccomp")
         found.append((where, token))

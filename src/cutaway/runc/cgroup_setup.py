@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cutaway.oci.runtime_spec import Spec
     from cutaway.runc.context import Context
     from cutaway.runc.plan.build import Surroundings
+    from cutaway.runc.plan.cgroup_mounts import CgroupView
     from cutaway.runc.plan.namespaces import NamespacePlan
     from cutaway.runc.state import Container
 
@@ -73,12 +74,20 @@ def owner(spec: "Spec", namespaces: "NamespacePlan") -> int | None:
 def look_at_views(around: "Surroundings", manager: "Manager") -> None:
     """What a mount of type cgroup is going to show."""
     from cutaway.linux.cgroups import detect
+
+    if detect.layout().mode == detect.UNIFIED:
+        around.cgroup2 = detect.ROOT
+    around.cgroup_views = views(manager)
+
+
+def views(manager: "Manager") -> "list[CgroupView]":
+    """The v1 hierarchies as a container sees them; none on v2."""
+    from cutaway.linux.cgroups import detect
     from cutaway.runc.plan.cgroup_mounts import CgroupView
 
     layout = detect.layout()
     if layout.mode == detect.UNIFIED:
-        around.cgroup2 = detect.ROOT
-        return
+        return []
     by_mount: dict[str, CgroupView] = {}
     made, own = manager.paths(), detect.own_cgroups()
     for controller, mount in layout.mounts.items():
@@ -88,4 +97,4 @@ def look_at_views(around: "Surroundings", manager: "Manager") -> None:
         path = made.get(controller) or detect.below(layout, controller, own[controller])
         view = by_mount.setdefault(mount, CgroupView(os.path.basename(mount), path, []))
         view.controllers.append(controller)
-    around.cgroup_views = list(by_mount.values())
+    return list(by_mount.values())

@@ -15,13 +15,21 @@ class Context:
     """The global options of one call."""
 
     def __init__(
-        self, root: str, log: Log, *, systemd_cgroup: bool = False, rootless: str = "", debug: bool = False
+        self,
+        root: str,
+        log: Log,
+        *,
+        systemd_cgroup: bool = False,
+        rootless: str = "",
+        debug: bool = False,
+        criu: str = "",
     ) -> None:
         self.root = root
         self.log = log
         self.systemd_cgroup = systemd_cgroup
         self.rootless = rootless
         self.debug = debug
+        self.criu = criu  # the program; by default found in PATH
         self.tracing = False
 
     def may_lack_cgroups(self) -> bool:

@@ -50,7 +50,7 @@ def create(context: "Context", options: "Parsed", *, detach: bool, relay: "Relay
     assert process is not None  # validated
     rootless.check_user(process, spec)
     check_terminal(process, detach=detach, console_socket=options.text("console-socket"))
-    making = parent.Making(_container(context, container_id, spec, bundle, rootfs), spec, process)
+    making = parent.Making(container(context, container_id, spec, bundle, rootfs), spec, process)
     if os.environ.get("NOTIFY_SOCKET"):
         from cutaway.runc import notify
 
@@ -63,14 +63,14 @@ def create(context: "Context", options: "Parsed", *, detach: bool, relay: "Relay
         console_socket = relay.open_socket(process)
     try:
         steps = _steps(context, options, making, text, pid_file, kept, console_socket)
-        _make(context, steps, making)
+        make(context, steps, making)
     finally:
         if console_socket >= 0:
             os.close(console_socket)
     return making
 
 
-def _container(
+def container(
     context: "Context", container_id: str, spec: "Spec", bundle: str, rootfs: str
 ) -> state.Container:
     kinds = [namespace.type for namespace in spec.linux.namespaces] if spec.linux else []
@@ -289,7 +289,7 @@ def _run_poststop(context: "Context", making: "Making") -> None:
             context.log.warning(failure)
 
 
-def _make(context: "Context", steps: "list[step.Step]", making: "Making") -> None:
+def make(context: "Context", steps: "list[step.Step]", making: "Making") -> None:
     timings: list[step.Timing] | None = [] if context.tracing else None
     try:
         parent.make(steps, timings)

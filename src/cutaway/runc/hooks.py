@@ -27,18 +27,24 @@ _ENDING = (1, 2, 15)  # HUP, INT, TERM: init handles them
 _EACCES = 13
 
 
-def run(name: str, hooks: "list[Hook]", state: "State", execute: "Executor | None" = None) -> None:
+def run(
+    name: str,
+    hooks: "list[Hook]",
+    state: "State",
+    execute: "Executor | None" = None,
+    environment: "dict[str, str] | None" = None,
+) -> None:
     """Run hooks in order. Raises `FailedPrecondition` or `DeadlineExceeded` for the first that fails.
 
     `execute` is how a program of the container's is executed: not with the host's interpreter behind
-    /proc/self/exe.
+    /proc/self/exe. Without an `env` of its own, a hook gets `environment`, or the runtime's.
     """
     if not hooks:
         return
     text = document.dumps(state).encode()
     for index, hook in enumerate(hooks):
         try:
-            _run_one(hook, text, execute)
+            _run_one(hook, text, execute, environment)
         except (FailedPrecondition, DeadlineExceeded) as error:
             raise type(error)(f"error running hook #{index}: {error}") from None
 
@@ -54,8 +60,13 @@ def run_all(name: str, hooks: "list[Hook]", state: "State") -> list[str]:
     return failures
 
 
-def _run_one(hook: "Hook", text: bytes, execute: "Executor | None") -> None:
-    environment = dict(entry.partition("=")[::2] for entry in hook.env) if hook.env else dict(os.environ)
+def _run_one(
+    hook: "Hook", text: bytes, execute: "Executor | None", environment: "dict[str, str] | None" = None
+) -> None:
+    if hook.env is not None:
+        environment = dict(entry.partition("=")[::2] for entry in hook.env)
+    elif environment is None:
+        environment = dict(os.environ)
     stdin, stdin_ours = os.pipe()
     stdout_ours, stdout = os.pipe()
     stderr_ours, stderr = os.pipe()

@@ -66,6 +66,7 @@ def _main(words: "list[str]", log: Log) -> int:
         systemd_cgroup=parsed.flag("systemd-cgroup"),
         rootless=parsed.text("rootless"),
         debug=parsed.flag("debug"),
+        criu=parsed.text("criu"),
     )
     return _command(context, parsed.arguments[0], parsed.arguments[1:])
 

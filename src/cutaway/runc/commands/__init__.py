@@ -37,7 +37,7 @@ GLOBAL = [
         TEXT,
         "directory of the containers' state (default: /run/cutaway-runc, or in $XDG_RUNTIME_DIR)",
     ),
-    Option("criu", TEXT, "accepted, not used"),
+    Option("criu", TEXT, "the criu program (default: found in PATH)"),
     Option("systemd-cgroup", FLAG, "make cgroups through systemd"),
     Option("rootless", TEXT, "ignore cgroup permission errors: true, false or auto"),
     Option("help h", FLAG, "show help"),
@@ -96,10 +96,42 @@ _UPDATE = [
     Option("l3-cache-schema", TEXT, "schema of Intel RDT/CAT"),
     Option("mem-bw-schema", TEXT, "schema of Intel RDT/MBA"),
 ]
+_CRIU = [
+    Option("image-path", TEXT, "directory of criu's images (default: checkpoint)"),
+    Option("work-path", TEXT, "directory of criu's logs (default: that of the images)"),
+    Option("tcp-established", FLAG, "allow open TCP connections"),
+    Option("ext-unix-sk", FLAG, "allow Unix sockets connected to outside"),
+    Option("shell-job", FLAG, "allow a terminal of outside"),
+    Option("lazy-pages", FLAG, "move memory pages when they are touched (userfaultfd)"),
+    Option("file-locks", FLAG, "allow file locks"),
+    Option("manage-cgroups-mode", TEXT, "soft (default), full, strict or ignore"),
+    Option("empty-ns", MANY, "a namespace whose contents are left out: network"),
+    Option("auto-dedup", FLAG, "free what later images replace"),
+]
+_CHECKPOINT = [
+    Option("parent-path", TEXT, "images of an earlier --pre-dump, from --image-path"),
+    Option("leave-running", FLAG, "let the container go on"),
+    Option("tcp-skip-in-flight", FLAG, "leave out TCP connections that are being made"),
+    Option("link-remap", FLAG, "link files back that were unlinked"),
+    Option("status-fd", NUMBER, "descriptor that gets a zero byte when pages can be asked for"),
+    Option("page-server", TEXT, "ADDRESS:PORT that the pages go to"),
+    Option("pre-dump", FLAG, "save the memory alone, and let the container go on"),
+]
+_RESTORE = [
+    Option("bundle b", TEXT, "the bundle's directory (default: the current one)"),
+    Option("console-socket", TEXT, "Unix socket that gets the terminal's master"),
+    Option("pid-file", TEXT, "file to write the process id to"),
+    Option("detach d", FLAG, "do not wait for the container"),
+    Option("no-subreaper", FLAG, "do not reap orphans of the container"),
+    Option("no-pivot", FLAG, "accepted: criu changes the root"),
+    Option("lsm-profile", TEXT, "TYPE:NAME of the security profile"),
+    Option("lsm-mount-context", TEXT, "the security label of mounts"),
+]
 _FORMAT = Option("format f", TEXT, "table (default) or json")
 _ID = "<container-id>"
 
 COMMANDS = {
+    "checkpoint": Command("save a running container with criu", _ID, (1, 1), [*_CRIU, *_CHECKPOINT]),
     "create": Command("create a container", _ID, (1, 1), _CREATION),
     "delete": Command(
         "delete what a container holds", _ID, (1, 1), [Option("force f", FLAG, "kill the container first")]
@@ -126,6 +158,7 @@ COMMANDS = {
     ),
     "pause": Command("suspend a container's processes", _ID, (1, 1), []),
     "ps": Command("show a container's processes", f"{_ID} [ps options]", (1, _NO_LIMIT), [_FORMAT], True),
+    "restore": Command("run a container again that was saved", _ID, (1, 1), [*_CRIU, *_RESTORE]),
     "resume": Command("resume a container's processes", _ID, (1, 1), []),
     "run": Command("create and start a container", _ID, (1, 1), [*_CREATION, *_RUN]),
     "spec": Command(

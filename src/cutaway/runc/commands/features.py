@@ -1,10 +1,13 @@
 """`features`: what this runtime can do (runtime-spec features.md); each list is the code's own table."""
 
 import sys
+from contextlib import suppress
 
 from cutaway import __version__
+from cutaway.errors import FailedPrecondition
 from cutaway.linux import capabilities, namespaces, seccomp, seccomp_compile
 from cutaway.runc import version
+from cutaway.runc.criu.options import CONFIG_ANNOTATION
 from cutaway.runc.plan import mount_options
 
 TYPE_CHECKING = False
@@ -24,6 +27,21 @@ def run(context: "Context", parsed: "Parsed") -> int:
     return 0
 
 
+def _annotations() -> dict[str, str]:
+    """What runc says of itself by these names, and our own version."""
+    found = {"org.cutaway.runc.version": __version__, "org.opencontainers.runc.checkpoint.enabled": "true"}
+    with suppress(FailedPrecondition):  # without libseccomp there is no version of it
+        found["io.github.seccomp.libseccomp.version"] = seccomp_compile.version()
+    return found
+
+
+def _architectures() -> list[str]:
+    """Those that the libseccomp here knows; without it, none."""
+    with suppress(FailedPrecondition):
+        return [name for name in seccomp_compile.ARCHITECTURES if seccomp_compile.token_of(name)]
+    return []
+
+
 def features() -> dict[str, object]:
     """The document."""
     return {
@@ -39,7 +57,7 @@ def features() -> dict[str, object]:
                 "enabled": seccomp.available(),
                 "actions": sorted(seccomp_compile.ACTIONS),
                 "operators": sorted(seccomp_compile.OPERATORS),
-                "archs": sorted(seccomp_compile.ARCHITECTURES),
+                "archs": sorted(_architectures()),
                 "knownFlags": sorted(seccomp.FLAGS),
                 "supportedFlags": sorted(seccomp.supported_flags()),
             },
@@ -49,6 +67,6 @@ def features() -> dict[str, object]:
             "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": {"enabled": True},
         },
-        "annotations": {"org.cutaway.runc.version": __version__},
-        "potentiallyUnsafeConfigAnnotations": [],
+        "annotations": _annotations(),
+        "potentiallyUnsafeConfigAnnotations": [CONFIG_ANNOTATION],
     }

@@ -107,8 +107,11 @@ def _hooks(spec: "Spec", name: str, around: Surroundings) -> "list[Step]":
     hooks = spec.hooks
     if hooks is None:
         return []
-    wanted = hooks.create_container if name == "createContainer" else hooks.start_container
-    return [system.RunHooks(name, wanted, around.state)] if wanted else []
+    early = name == "createContainer"
+    wanted = hooks.create_container if early else hooks.start_container
+    entries = spec.process.env if spec.process else []
+    status = "creating" if early else "created"
+    return [system.RunHooks(name, wanted, around.state, status, entries)] if wanted else []
 
 
 def _finish_steps(spec: "Spec", namespaces: "NamespacePlan", around: Surroundings) -> "list[Step]":

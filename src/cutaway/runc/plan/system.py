@@ -317,16 +317,21 @@ class AskParent(Step):
 
 
 class RunHooks(Step):
-    """Run the hooks that run inside the container's namespaces."""
+    """Run the hooks that run inside the container's namespaces: with the program's environment unless they
+    have their own, and with the umask that the runtime was called with."""
 
-    __slots__ = ("hooks", "name", "state")
+    __slots__ = ("entries", "hooks", "name", "state", "status")
     modules = ("cutaway.runc.hooks",)
     group = "hooks"
 
-    def __init__(self, name: str, hooks: "list[Hook]", state: "State") -> None:
+    def __init__(
+        self, name: str, hooks: "list[Hook]", state: "State", status: str, entries: list[str]
+    ) -> None:
         self.name = name
         self.hooks = hooks
         self.state = state
+        self.status = status
+        self.entries = entries
 
     def describe(self) -> str:
         return f"run {len(self.hooks)} {self.name} hooks"
@@ -343,4 +348,11 @@ class RunHooks(Step):
         if self.name == "createContainer" and here.root >= 0:
             os.fchdir(here.root)  # as in runc: such hooks mount things there, by relative paths
         self.state.pid = os.getpid()
-        hooks.run(self.name, self.hooks, self.state, here.execute if self.name == START else None)
+        self.state.status = self.status
+        environment = here.environment or dict(entry.partition("=")[::2] for entry in self.entries)
+        umask = os.umask(here.old_umask)
+        try:
+            execute = here.execute if self.name == START else None
+            hooks.run(self.name, self.hooks, self.state, execute, environment)
+        finally:
+            os.umask(umask)
