@@ -164,15 +164,18 @@ def test_no_poststop_hook_runs_for_a_name_that_is_taken(
 
 
 def test_a_failing_poststart_hook_ends_the_container(
-    ours: Runtime, bundle: Bundle, name: str, place: Path
+    ours: Runtime, bundle: Bundle, name: str, place: Path, notes: Path
 ) -> None:
-    bundle.config["hooks"] = {"poststart": [{"path": "/bin/false"}]}
+    bundle.config["hooks"] = {"poststart": [{"path": "/bin/false"}], "poststop": [note(notes, "poststop")]}
     bundle.process["args"] = ["sleep", "1000"]
     ours.detached("create", "--bundle", bundle, "--pid-file", place / "pid", name)
     result = ours("start", name)
     assert result.code == 1
     assert result.error.startswith("error running hook #0: error running hook: exit status 1")
     assert has_ended(int((place / "pid").read_text()), 10)
+    assert ours("state", name).error == "container does not exist"
+    assert json.loads((notes / "poststop").read_text())["status"] == "stopped"
+    assert not cgroups_named(name)
 
 
 def test_a_failing_poststop_hook_does_not_keep_the_container(

@@ -20,7 +20,12 @@ def run(context: "Context", parsed: "Parsed") -> int:
     container = state.load(context.root, parsed.arguments[0])
     with state.Lock(container.directory):
         proxy = notify_proxy(container)
-        start(container)
+        let_go(container)
+        try:
+            run_poststart(container)
+        except Exception:
+            _destroy(context, container)
+            raise
     if proxy is not None:
         proxy.forward(container.record.pid, container.record.pid)
     return 0
@@ -38,6 +43,12 @@ def notify_proxy(container: state.Container) -> "Proxy | None":
 
 def start(container: state.Container) -> None:
     """Let init go on, and run the poststart hooks. Raises `FailedPrecondition` in any other status."""
+    let_go(container)
+    run_poststart(container)
+
+
+def let_go(container: state.Container) -> None:
+    """Let init go on. Raises `FailedPrecondition` in any other status than created."""
     status = container.status()
     if status == state.STOPPED:
         raise FailedPrecondition("cannot start a container that has stopped")
@@ -48,16 +59,24 @@ def start(container: state.Container) -> None:
     if container.record.hooks.poststart:
         patience.needed()
     open_fifo(container)
-    if container.record.hooks.poststart:
-        _run_poststart(container)
 
 
-def _run_poststart(container: state.Container) -> None:
+def run_poststart(container: state.Container) -> None:
+    """Run the poststart hooks; the container is killed if one fails. Raises what `hooks.run` does."""
+    if not container.record.hooks.poststart:
+        return
     try:
         hooks.run("poststart", container.record.hooks.poststart, container.oci_state(state.RUNNING))
     except Exception:
         kill(container)
         raise
+
+
+def _destroy(context: "Context", container: state.Container) -> None:
+    """A failed poststart hook is the container's end, poststop hooks and all (runtime.md, lifecycle)."""
+    from cutaway.runc.commands import delete
+
+    delete.delete(context, container, force=True)
 
 
 def kill(container: state.Container) -> None:
