@@ -28,11 +28,14 @@ UNUSED_PACKAGES = {
 
 PEER_PROGRAMS = (
     "busybox", "runc", "containerd", "containerd-shim-runc-v2", "ctr", "docker", "skopeo", "docker-registry",
-    "criu", "iptables-restore", "ip6tables-restore",
+    "criu", "iptables-restore", "ip6tables-restore", "dbus-daemon", "dbus-send",
 )  # fmt: skip
 
 # criu keeps the contents of a tmpfs by GNU tar, with options that busybox's lacks.
 HOST_PROGRAMS = ("tar", "gzip")
+
+# Of the group "vm": for the systemd cgroup driver.
+SYSTEMD = ("root/lib/systemd/systemd", "bin/systemctl")
 
 # For containers, for tests of io limits, and for the engine's network.
 MODULES = (
@@ -73,6 +76,7 @@ def files() -> list[Path]:
         found += below(PROJECT / folder, set())
     found += (path for name in HOST_PROGRAMS if (path := host_program(name)))
     peers = [PEERS / "bin" / name for name in PEER_PROGRAMS]
+    peers += [PEERS / "vm" / name for name in SYSTEMD]
     programs = [path for entry in peers if entry.exists() for path in (entry, *behind(entry))]
     return found + programs + sorted(libraries([*found, *programs]))
 
@@ -108,7 +112,7 @@ def behind(entry: Path) -> list[Path]:
 def libraries(paths: Iterable[Path]) -> set[Path]:
     """The shared libraries of programs and extension modules, by ldd."""
     binaries = [os.fspath(path.resolve()) for path in paths if is_elf(path)]
-    environment = {**os.environ, "LC_ALL": "C", "LD_LIBRARY_PATH": os.fspath(PEERS / "lib")}
+    environment = {**os.environ, "LC_ALL": "C", "LD_LIBRARY_PATH": f"{PEERS / 'lib'}:{PEERS / 'vm/lib'}"}
     found = set()
     for variables in (os.environ, environment):  # a peer runs with its libraries, the rest without
         said = subprocess.run(

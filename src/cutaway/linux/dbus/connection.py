@@ -57,12 +57,15 @@ class Connection:
         self.close()
 
     def _authenticate(self, uid: int, address: str) -> None:
-        """EXTERNAL: the kernel tells the other side who we are ("Authentication Protocol")."""
-        self._send(b"\0AUTH EXTERNAL " + str(uid).encode().hex().encode() + b"\r\n")
+        """EXTERNAL: the kernel tells the other side who we are ("Authentication Protocol").
+
+        All in one piece: systemd 252, as a peer, does not look at a message that comes together with BEGIN
+        before more arrives.
+        """
+        self._send(b"\0AUTH EXTERNAL " + str(uid).encode().hex().encode() + b"\r\nBEGIN\r\n")
         line = self._line()
         if not line.startswith(b"OK "):
             raise PermissionDenied(f"D-Bus: {address} does not accept user {uid}")
-        self._send(b"BEGIN\r\n")
 
     def hello(self) -> None:
         """Announce us: a bus wants that first, a peer does not know it."""
