@@ -57,7 +57,7 @@ def systemd(parent: ManagerV2, place: Path) -> Iterator[int]:
     with log.open("w") as output:
         outer = subprocess.Popen(
             ["unshare", "-m", "-p", "-f", "sh", "-c", BOOT],
-            preexec_fn=enter,
+            preexec_fn=enter,  # noqa: PLW1509  # there are no threads here
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
