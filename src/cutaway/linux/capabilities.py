@@ -173,8 +173,10 @@ def drop_bounding(sets: Sets) -> None:
     Raises `PermissionDenied` when the kernel refuses.
     """
     prctl = _libc().prctl
-    for number in range(last_cap() + 1):
-        if sets.bounding >> number & 1 or prctl(_PR_CAPBSET_READ, number, 0, 0, 0) == 0:
+    number = -1
+    # Which is the last is asked of the kernel: init is inside the container, whose /proc may tell anything.
+    while (held := prctl(_PR_CAPBSET_READ, number := number + 1, 0, 0, 0)) >= 0:
+        if sets.bounding >> number & 1 or not held:
             continue
         if prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
             code = ctypes.get_errno()
@@ -241,7 +243,10 @@ def lower_ambient(number: int) -> tuple[int, int, int]:
 
 def _why_refused(sets: Sets) -> str:
     """The rules of capset(2) that a refused set breaks, in words."""
-    have = current()
+    try:
+        have = current()
+    except (OSError, ValueError):  # the container's /proc may be anything
+        return ""
     broken = (
         ("permitted, but not permitted before", sets.permitted & ~have.permitted),
         ("effective, but not permitted", sets.effective & ~sets.permitted),

@@ -4,7 +4,7 @@ import ctypes
 import os
 
 from cutaway.errors import InvalidArgument, NotFound
-from cutaway.linux import libc
+from cutaway.linux import libc, procfs
 
 # OCI's name -> (flag for clone and unshare, name in /proc/PID/ns)
 KINDS = {
@@ -124,27 +124,19 @@ def write_id_map(pid: int, which: str, mappings: list[tuple[int, int, int]]) -> 
     One write is all the kernel takes (user_namespaces(7)). Raises OSError.
     """
     text = "".join(f"{inside} {outside} {size}\n" for inside, outside, size in mappings)
-    _write(f"/proc/{pid}/{which}_map", text)
+    procfs.write(f"/proc/{pid}/{which}_map", text.encode())
 
 
 def deny_setgroups(pid: int) -> None:
     """Give up setgroups(2) in a process's user namespace: what an unprivileged gid map needs (Linux 3.19)."""
-    _write(f"/proc/{pid}/setgroups", "deny")
+    procfs.write(f"/proc/{pid}/setgroups", b"deny")
 
 
-def write_time_offsets(offsets: dict[str, tuple[int, int]]) -> None:
+def write_time_offsets(offsets: dict[str, tuple[int, int]], proc: int) -> None:
     """Shift the clocks (`monotonic`, `boottime`) of the time namespace made by `unshare`.
 
-    Possible until the first process enters it (time_namespaces(7)). Raises OSError.
+    `proc` is the host's /proc: the mount namespace may be another's by now. Possible until the first
+    process enters the time namespace (time_namespaces(7)). Raises OSError, `PermissionDenied`.
     """
-    _write(_TIMENS_OFFSETS, "".join(f"{clock} {secs} {nanos}\n" for clock, (secs, nanos) in offsets.items()))
-
-
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    except OSError as error:
-        libc.fail(error.errno or 0, f"write {path}")
-    finally:
-        os.close(fd)
+    text = "".join(f"{clock} {secs} {nanos}\n" for clock, (secs, nanos) in offsets.items())
+    procfs.write(_TIMENS_OFFSETS, text.encode(), proc)

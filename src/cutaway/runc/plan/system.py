@@ -3,7 +3,7 @@
 import os
 
 from cutaway.errors import FailedPrecondition, PermissionDenied
-from cutaway.linux import libc, mounts, paths, processes
+from cutaway.linux import libc, mounts, paths, processes, procfs
 from cutaway.runc import sysctls
 from cutaway.runc.plan.step import Here, Step
 from cutaway.runc.plan.tree import open_present
@@ -136,24 +136,7 @@ class WriteSysctl(Step):
         return reason
 
     def execute(self, here: Here) -> None:
-        fd = _open_procfs(here.host_proc, self.path, os.O_WRONLY)
-        try:
-            os.write(fd, self.value.encode())
-        except OSError as error:
-            libc.fail(error.errno or 0, f"write {self.path}")
-        finally:
-            os.close(fd)
-
-
-def _open_procfs(proc: int, path: str, flags: int) -> int:
-    """Open a file of the host's procfs, through no link. Raises OSError, `PermissionDenied`."""
-    if paths.filesystem(proc) != paths.PROC_MAGIC:
-        raise PermissionDenied("/proc of the host is not procfs")
-    resolve = paths.RESOLVE_BENEATH | paths.RESOLVE_NO_SYMLINKS
-    try:
-        return paths.openat2(proc, path.removeprefix("/proc/"), flags, resolve)
-    except OSError as error:
-        libc.fail(error.errno or 0, f"open {path}")
+        procfs.write(self.path, self.value.encode(), here.host_proc)
 
 
 class SetLabel(Step):
@@ -196,18 +179,13 @@ class SetLabel(Step):
         os.close(tree)
 
     def _write(self, here: Here, name: str, text: bytes) -> None:
-        own = os.readlink("self", dir_fd=here.host_proc)  # our pid as that procfs numbers it
         for path in sealed.label_files(self.module, name):
             try:
-                fd = _open_procfs(here.host_proc, f"/proc/{own}/{path}", os.O_WRONLY)
+                fd = procfs.open_file(f"/proc/self/{path}", os.O_WRONLY, here.host_proc)
             except FileNotFoundError:
                 continue
-            try:
-                os.write(fd, text)
-            except OSError as error:
-                libc.fail(error.errno or 0, f"write /proc/self/{path}")
-            finally:
-                os.close(fd)
+            os.close(fd)
+            procfs.write(f"/proc/self/{path}", text, here.host_proc)
             return
         raise FailedPrecondition(f"this kernel has no {self.module}")
 

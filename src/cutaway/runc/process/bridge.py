@@ -36,7 +36,7 @@ def main(plan: "NamespacePlan", enter: "Callable[[], None]", init: "Init", entry
             limits.set_oom_score(init.process)
             entry.enter_v1.enter()  # while the ids are those of the cgroup's owner
         enter()
-        _unshare(plan, end)
+        _unshare(plan, end, init.host_proc)
         processes.set_dumpable(False)
         pid, in_cgroup = entry.clone(plan.clone_flags | namespaces.CLONE_PARENT)
         if pid == 0:
@@ -51,7 +51,7 @@ def main(plan: "NamespacePlan", enter: "Callable[[], None]", init: "Init", entry
     os._exit(0)
 
 
-def _unshare(plan: "NamespacePlan", end: "Channel") -> None:
+def _unshare(plan: "NamespacePlan", end: "Channel", host_proc: int) -> None:
     """What must be there before init: a user namespace, with us as its root, and a time namespace."""
     if plan.is_new("user"):
         namespaces.unshare(namespaces.flag("user"))
@@ -60,7 +60,7 @@ def _unshare(plan: "NamespacePlan", end: "Channel") -> None:
     if plan.is_new("time"):
         namespaces.unshare(namespaces.flag("time"))
         if plan.time_offsets:  # before the ids change: /proc/self belongs to the old ones afterwards
-            namespaces.write_time_offsets(plan.time_offsets)
+            namespaces.write_time_offsets(plan.time_offsets, host_proc)
     if plan.has("user"):
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)

@@ -7,7 +7,7 @@ root, the bridge writes its own before it becomes such, and init inherits it.
 import os
 
 from cutaway.errors import FailedPrecondition
-from cutaway.linux import libc
+from cutaway.linux import libc, procfs
 from cutaway.runc.validate import RLIMITS
 
 TYPE_CHECKING = False
@@ -50,10 +50,12 @@ def _limit_values(limit: "Rlimit") -> tuple[int, int]:
 
 def _write_oom_score(pid: int | str, score: int) -> None:
     path = f"/proc/{pid}/oom_score_adj"
-    with open(path, "r+b", buffering=0) as file:
-        if int(file.read()) == score:
+    fd = procfs.open_file(path, os.O_RDWR)
+    try:
+        if int(os.read(fd, 16)) == score:
             return  # lowering needs CAP_SYS_RESOURCE; leaving it as it is does not
-        try:
-            file.write(str(score).encode())
-        except OSError as error:
-            libc.fail(error.errno or 0, f"failed to update {path}")
+        os.write(fd, str(score).encode())
+    except OSError as error:
+        libc.fail(error.errno or 0, f"failed to update {path}")
+    finally:
+        os.close(fd)

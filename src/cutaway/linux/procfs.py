@@ -1,0 +1,51 @@
+"""Writing to procfs, and to nothing that only looks like it.
+
+A write to `/proc/self/...` in a file system that somebody else arranged may land elsewhere: on another file
+of procfs (`/proc/sysrq-trigger`), or in one that keeps it and does nothing (CVE-2019-16884, CVE-2025-52881).
+So the file is opened through no symbolic link, and must lie on procfs.
+"""
+
+import os
+
+from cutaway.errors import PermissionDenied
+from cutaway.linux import libc, paths
+
+
+def open_file(path: str, flags: int, proc: int | None = None) -> int:
+    """Open `/proc/...`; below the descriptor `proc` of a /proc, if that is given.
+
+    `/proc/self` is the caller, as that procfs numbers it. Raises OSError, `PermissionDenied`.
+    """
+    root = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if proc is None else proc
+    try:
+        if paths.filesystem(root) != paths.PROC_MAGIC:
+            raise PermissionDenied(f"open {path}: /proc is not procfs")
+        name = path.removeprefix("/proc/")
+        if name.startswith("self/"):
+            name = os.readlink("self", dir_fd=root) + name[4:]
+        fd = _beneath(root, name, flags, path)
+    finally:
+        if proc is None:
+            os.close(root)
+    if paths.filesystem(fd) != paths.PROC_MAGIC:
+        os.close(fd)
+        raise PermissionDenied(f"open {path}: something else is mounted on it")
+    return fd
+
+
+def _beneath(root: int, name: str, flags: int, path: str) -> int:
+    try:
+        return paths.openat2(root, name, flags, paths.RESOLVE_BENEATH | paths.RESOLVE_NO_SYMLINKS)
+    except OSError as error:
+        libc.fail(error.errno or 0, f"open {path}")
+
+
+def write(path: str, text: bytes, proc: int | None = None) -> None:
+    """Write in one go, as most files of procfs want it. Raises OSError, `PermissionDenied`."""
+    fd = open_file(path, os.O_WRONLY, proc)
+    try:
+        os.write(fd, text)
+    except OSError as error:
+        libc.fail(error.errno or 0, f"write {path}")
+    finally:
+        os.close(fd)
