@@ -32,7 +32,8 @@ def of_user(runtime: Runtime, cgroup: str) -> Runtime:
 
 
 def for_user(bundle: Bundle) -> Bundle:
-    """One id mapped, the host's network, and so its sysfs."""
+    """One id mapped, the root its own, the host's network and so no sysfs."""
+    os.chown(bundle.rootfs, ID, ID)
     mounts = bundle.config["mounts"]
     bundle.config["mounts"] = [mount for mount in mounts if mount["type"] != "sysfs"]
     for mount in mounts:

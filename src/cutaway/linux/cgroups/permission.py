@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from cutaway.linux.cgroups.base import Manager
     from cutaway.oci.runtime_spec import Resources
 
-
 # Hierarchies without controllers beside those of v1: to lack them costs nothing.
-_NO_CONTROLLERS = ("", "name=systemd")
+_NO_CONTROLLERS = frozenset(("", "name=systemd"))
 
 
 def permitted(manager: "Manager", *, asked: bool) -> "Manager":
@@ -27,9 +26,8 @@ def permitted(manager: "Manager", *, asked: bool) -> "Manager":
     from cutaway.linux import cgroups
 
     paths = manager.paths()
-    needed = (key for key in paths if key not in _NO_CONTROLLERS or manager.version == 2) if asked else ()
-    kept = frozenset(needed)
-    usable = {key: path for key, path in paths.items() if key in kept or _usable(key, path)}
+    limiting = set(paths) if manager.version == 2 else set(paths) - _NO_CONTROLLERS
+    usable = {key: path for key, path in paths.items() if (asked and key in limiting) or _usable(key, path)}
     if usable == paths:
         return manager
     # A hybrid machine's v2 hierarchy has no controllers: alone it is of no use.
