@@ -318,6 +318,9 @@ def test_features_are_true_and_no_less_than_runcs() -> None:
     for key in ("actions", "operators", "archs"):
         assert set(reference["linux"]["seccomp"][key]) <= set(ours["linux"]["seccomp"][key])
     assert set(ours["linux"]["seccomp"]["supportedFlags"]) <= set(ours["linux"]["seccomp"]["knownFlags"])
+    # What an annotation may change of the host: runc 1.2 names these, and "bundle", which nothing reads here.
+    assert ours["potentiallyUnsafeConfigAnnotations"] == ["org.systemd.property.", "org.criu.config"]
+    assert ours["annotations"]["org.opencontainers.runc.checkpoint.enabled"] == "true"
 
 
 def test_features_name_what_runtime_spec_added_since() -> None:

@@ -22,7 +22,7 @@ INFINITY = (1 << 64) - 1
 _SECOND = 1_000_000  # microseconds
 DEFAULT_PERIOD = 100_000  # likewise
 _QUOTA_PERIOD_SINCE, _CPUSET_SINCE = 242, 244  # systemd's versions
-_PREFIX = "org.systemd.property."
+PREFIX = "org.systemd.property."
 
 
 def of_annotations(annotations: dict[str, str]) -> dict[str, Variant]:
@@ -32,7 +32,7 @@ def of_annotations(annotations: dict[str, str]) -> dict[str, Variant]:
     """
     found = {}
     for key, value in annotations.items():
-        name = key.removeprefix(_PREFIX)
+        name = key.removeprefix(PREFIX)
         if name == key:
             continue
         if len(name) < 3 or not (name.isascii() and name.isalpha()):

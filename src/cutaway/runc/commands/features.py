@@ -6,6 +6,7 @@ from contextlib import suppress
 from cutaway import __version__
 from cutaway.errors import FailedPrecondition
 from cutaway.linux import capabilities, namespaces, seccomp, seccomp_compile
+from cutaway.linux.cgroups import systemd_properties
 from cutaway.runc import version
 from cutaway.runc.criu.options import CONFIG_ANNOTATION
 from cutaway.runc.plan import mount_options
@@ -68,5 +69,5 @@ def features() -> dict[str, object]:
             "netDevices": {"enabled": True},
         },
         "annotations": _annotations(),
-        "potentiallyUnsafeConfigAnnotations": [CONFIG_ANNOTATION],
+        "potentiallyUnsafeConfigAnnotations": [systemd_properties.PREFIX, CONFIG_ANNOTATION],
     }
