@@ -330,6 +330,13 @@ def test_exec_goes_to_no_cgroup_but_the_containers(runtime: Runtime, bundle: Bun
 
 
 def test_debug_tells_each_step(ours: Runtime, bundle: Bundle, name: str) -> None:
+    bundle.process["args"] = ["sleep", "1000"]
+    ours.detached("run", "--detach", "--bundle", bundle, name)
+    said = ours("exec", name, "true", options=["--debug"]).err
+    assert 'level=debug msg="parent: start a process in the namespaces of process ' in said
+    assert 'level=debug msg="process: find true"' in said
+    ours("delete", "--force", name)
+    bundle.process["args"] = ["true"]
     said = ours("run", "--bundle", bundle, name, options=["--debug"]).err
     assert 'level=debug msg="parent: make cgroup ' in said
     assert 'level=debug msg="init: mount proc at /proc"' in said

@@ -150,3 +150,8 @@ def test_programs_answer_as_the_table_does(
         table.put(key, letters, not opened)
     program = device_program.assemble(table)
     assert ask(program, kind, access, major, minor) == allowed(table, kind, access, major, minor)
+
+
+def test_a_rule_may_take_away_more_than_there_is() -> None:
+    plain, more = devices.table([CLOSED]), devices.table([CLOSED, rule("c", 1, 11, "rwa", allow=False)])
+    assert (more.open, more.rules) == (plain.open, plain.rules)

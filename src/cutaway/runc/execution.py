@@ -129,18 +129,22 @@ def _steps(
     entry = starting.Entry(cgroups.EnterCgroups(list(paths.values())), cgroup2)
     ours, theirs = channel.pair()
     around = _look_around(context, making, options, own_users=enter.joins("user"))
-    init = Init(_plan(making, around, entry.enter_v1), process, theirs, around.way)
+    plan = _plan(making, around, entry.enter_v1)
+    init = Init(plan, process, theirs, around.way)
     init.joined = True
     init.kept_fds = kept
     init.console_socket = console_socket
     init.plain_lines = not options.text("console-socket")
     init.trace = context.tracing
-    return [
+    steps: list[step.Step] = [
         StartProcess(making, enter, init, ours, entry),
         AdoptProcess(making, cgroup2),
         parent.LetInitRun(making, ours, "go", "ready", None, creation.agent(making, container.status())),
         WritePid(making, os.path.abspath(options.text("pid-file")) if options.text("pid-file") else ""),
     ]
+    context.explain("parent", steps)
+    context.explain("process", (*plan.before, *plan.after))
+    return steps
 
 
 def _look_around(

@@ -103,7 +103,9 @@ def _put_rule(result: Table, rule: "DeviceRule", where: str) -> None:
     if kind not in ("c", "b"):
         raise InvalidArgument(f'{where}.type: invalid cgroup device type "{kind}"')
     access = rule.access or ""
-    if set(access) - set("rwm"):
+    if not rule.allow:  # as runc: what a rule takes away may be more than there is
+        access = "".join(letter for letter in "rwm" if letter in access)
+    elif set(access) - set("rwm"):
         raise InvalidArgument(f'{where}.access: "{access}" is not made of r, w and m')
     major = ANY if rule.major is None else rule.major
     minor = ANY if rule.minor is None else rule.minor
