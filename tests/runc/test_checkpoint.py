@@ -39,7 +39,7 @@ def counting(ours: Runtime, bundle: Bundle, name: str, criu: Path) -> str:
     bundle.shell(COUNT)
     quiet = subprocess.DEVNULL  # criu saves no file of the host's, as a log would be
     command = ours.command("run", "--detach", "--bundle", bundle, name)
-    subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, timeout=30, check=True)
+    subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, timeout=100, check=True)
     wait_until(lambda: count(ours, name) > 3, "it counts")
     return name
 

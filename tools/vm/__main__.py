@@ -19,6 +19,7 @@ from tools.vm import content, machine
 TESTS = (
     "tests/vm",
     "tests/runc/test_cgroups.py",
+    "tests/runc/test_checkpoint.py",
     "tests/chain/test_hello.py",
 )
 
