@@ -8,7 +8,7 @@ import os
 
 from cutaway.errors import InvalidArgument
 from cutaway.linux import libc, namespaces
-from cutaway.runc import sysctls, validate_mounts
+from cutaway.runc import number_ranges, sysctls, validate_mounts
 from cutaway.runc.checks import mapping, texts, uint32
 from cutaway.runc.plan import mount_options, scheduling, tree
 
@@ -309,6 +309,7 @@ def _hooks(found: "Spec") -> None:
 
 
 _CHECKS = (
+    number_ranges.check,
     _namespaces,
     _user_namespace,
     _names,
