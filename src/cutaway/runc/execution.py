@@ -252,11 +252,26 @@ class StartProcess(starting.StartInit):
     def execute(self, here: step.Here) -> None:
         try:
             self.entry.open()
-            self.through_bridge(self.join)
+            if self.join.needs_bridge:
+                self.through_bridge(self.join)
+            else:
+                self._from_here()
         finally:
             self.init.close()
             self.entry.close()
             self.join.close()
+
+    def _from_here(self) -> None:
+        """Clone without a bridge. The process is seen in the container before it has entered it, so it must
+        not be looked into from its first moment (CVE-2016-9962)."""
+        processes.set_dumpable(False)
+        self.init.enter = self.join
+        with self.join:
+            pid, self.making.in_cgroup = self.entry.clone(0)
+            if pid == 0:
+                self.ours.close()
+                self.init.main()
+            self.making.pid = pid
 
 
 class AdoptProcess(starting.Adopt):

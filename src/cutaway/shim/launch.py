@@ -13,7 +13,7 @@ import os
 from cutaway.errors import NotFound
 from cutaway.linux import libc, patience, processes
 from cutaway.shim import inside, programs
-from cutaway.shim.loop import Event
+from cutaway.shim.loop import READ, Event
 from cutaway.shim.spare import Call, Spare, wait
 from cutaway.trace import spans
 from cutaway.trace.context import ENVIRONMENT
@@ -51,8 +51,9 @@ class Child:
         self.ended = Event()
 
     def exited(self, exit: "Exit") -> None:
-        self.status = exit.status
-        self.ended.set()
+        if not self.ended.is_set:
+            self.status = exit.status
+            self.ended.set()
 
 
 class Launcher:
@@ -60,6 +61,7 @@ class Launcher:
 
     def __init__(self, reaper: "Reaper") -> None:
         self._reaper = reaper
+        self._loop = reaper.loop
         self._spare: Spare | None = None
         self._spare_child: Child | None = None
 
@@ -92,7 +94,24 @@ class Launcher:
             spare.dismiss()
             return None
         context = spans.current()
-        return child if spare.tell(Call(argv, descriptors, context.traceparent if context else "")) else None
+        if not spare.tell(Call(argv, descriptors, context.traceparent if context else "")):
+            spare.dismiss()
+            return None
+        self._listen(spare, child)
+        return child
+
+    def _listen(self, spare: Spare, child: Child) -> None:
+        """Learn the exit code before the process is gone. Its end, which the reaper sees, counts as well."""
+
+        def heard(_: int) -> None:
+            self._loop.forget(spare.fileno())
+            code = spare.exit_code()
+            spare.dismiss()
+            if code is not None and not child.ended.is_set:
+                child.status = code
+                child.ended.set()
+
+        self._loop.watch(spare.fileno(), READ, heard)
 
     def start(
         self,
@@ -216,10 +235,11 @@ def _wait(program: programs.Program, end: "socket.socket") -> "NoReturn":
         call = wait(end)
         if call is None:
             os._exit(0)
-        _take_descriptors(call.descriptors)
+        _take_descriptors(call.descriptors, {end.fileno()})
         if call.traceparent:
             os.environ[ENVIRONMENT] = call.traceparent
         status = _enter(program.main, call.argv)
+        end.send(bytes((status,)))
     except OSError as error:
         os.write(2, f"fork/exec: {error.strerror}\n".encode())
     finally:
@@ -265,10 +285,10 @@ def _reset_signals() -> None:
         _signal.signal(number, _signal.SIG_DFL)
 
 
-def _take_descriptors(descriptors: tuple[int, ...]) -> None:
-    """Move the descriptors to 0, 1, 2 and so on, whatever their numbers, and close all others."""
+def _take_descriptors(descriptors: tuple[int, ...], keep: "set[int] | frozenset[int]" = frozenset()) -> None:
+    """Move the descriptors to 0, 1, 2 and so on, whatever their numbers, and close all others but `keep`."""
     free = max(*descriptors, len(descriptors)) + 1
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD, free) for fd in descriptors]
     for target, fd in enumerate(high):
         os.dup2(fd, target)
-    processes.close_from(len(descriptors))
+    processes.close_from(len(descriptors), keep)

@@ -36,6 +36,7 @@ class Reaper:
     """
 
     def __init__(self, loop: "Loop") -> None:
+        self.loop = loop
         self._expected: dict[int, Callable[[Exit], None]] = {}
         self._early: dict[int, Exit] = {}
         self._keepers = 0

@@ -6,6 +6,7 @@ has its page tables, and the pages that it will write to, when the call comes. I
 seen nothing but that shim's start, and runs one call.
 
     shim → child    {"argv": [...], "traceparent": "..."} and the descriptors, one packet; or the end
+    child → shim    the exit code, one byte, when the call is through: its end takes a millisecond more
 
 The child ends unused when the shim hangs up or dies.
 """
@@ -62,12 +63,21 @@ class Spare:
             socket.send_fds(self._socket, [packet], call.descriptors, socket.MSG_NOSIGNAL)
         except OSError:
             return False
-        finally:
-            self._socket.close()
         return True
 
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def exit_code(self) -> int | None:
+        """The exit code, once it can be read; None when the child has ended without one."""
+        try:
+            code = self._socket.recv(1)
+        except OSError:
+            return None
+        return code[0] if code else None
+
     def dismiss(self) -> None:
-        """Let it end."""
+        """Let it end, or hear no more of it."""
         self._socket.close()
 
 

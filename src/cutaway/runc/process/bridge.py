@@ -140,7 +140,7 @@ class JoinProcess:
     Where the mount namespace is ours, the process has only its root of its own: that is entered then.
     """
 
-    __slots__ = ("cpus", "flags", "pidfd", "root")
+    __slots__ = ("_own_pids", "cpus", "flags", "pidfd", "root")
 
     def __init__(self, pidfd: int, pid: int, cpus: list[int]) -> None:
         self.pidfd = pidfd
@@ -151,6 +151,7 @@ class JoinProcess:
             if namespaces.inode(kind, pid) != namespaces.inode(kind)
         )
         self.root = -1
+        self._own_pids = -1
         if not self.joins("mount"):
             self.root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             processes.pidfd_send_signal(pidfd, 0)  # the pid was the process's until now: no other's root
@@ -162,6 +163,26 @@ class JoinProcess:
 
     def joins(self, kind: str) -> bool:
         return bool(self.flags & namespaces.flag(kind))
+
+    @property
+    def needs_bridge(self) -> bool:
+        """Whether more than the pid namespace must be entered, or set, before the process is cloned."""
+        return bool(self.cpus) or self.root >= 0 or self.joins("user") or self.joins("time")
+
+    def __enter__(self) -> None:
+        """Have what is cloned now begin in the pid namespace; it enters the others itself."""
+        if self.joins("pid"):
+            self._own_pids = os.open(namespaces.file_of("pid"), os.O_RDONLY | os.O_CLOEXEC)
+            namespaces.setns(
+                self.pidfd, namespaces.flag("pid"), "failed to setns into the container's pid namespace"
+            )
+
+    def __exit__(self, *_: object) -> None:
+        if self._own_pids >= 0:
+            what = "failed to setns back into the runtime's pid namespace"
+            namespaces.setns(self._own_pids, namespaces.flag("pid"), what)
+            os.close(self._own_pids)
+            self._own_pids = -1
 
     def __call__(self) -> None:
         if self.cpus:

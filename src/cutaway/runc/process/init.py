@@ -16,6 +16,7 @@ from cutaway.runc.process.sealing import seal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from cutaway.oci.runtime_spec import Process
@@ -42,6 +43,9 @@ class Init:
         self.fifo = -1  # O_PATH
         self.host_proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.joined = False  # `exec`: the root is the container's from the start
+        self.enter: Callable[[], None] | None = (
+            None  # `exec` without a bridge: into the container's namespaces
+        )
         self.console_socket = -1
         self.plain_lines = False
         self.trace = False
@@ -99,6 +103,8 @@ class Init:
         # of the host (CVE-2016-9962) and whose /proc/PID/exe is the host's interpreter (CVE-2019-5736).
         processes.set_dumpable(self.visible)
         processes.set_name(self.name)
+        if self.enter is not None:
+            self.enter()
         for signal in _ENDING:
             _signal.signal(signal, _end)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
