@@ -13,7 +13,7 @@ from shim.driver import Shim, ShimHost, TaskError
 from shim.test_trace import CALLER, TRACE, Collector, traced
 from support.leftovers import Leftovers
 from support.peers import VENV_BIN, need
-from support.process import children, wait_until
+from support.process import children, has_ended, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -106,13 +106,13 @@ def test_a_child_is_ready_for_the_create_and_used_up_by_it(warm_host: ShimHost) 
     shim = warm_host.start(warm_host.bundle("c1", ["sleep", "60"]))
     (spare,) = spare_children(shim, set())
     init = shim.create()
+    assert has_ended(spare, 5)
     assert spare_children(shim, {init}) == set()
-    assert not Path(f"/proc/{spare}").exists()
     shim.exec("e1", ["true"])
     wait_until(lambda: len(spare_children(shim, {init})) == 1, "a child for the exec")
     shim.task("Start", exec_id="e1")
     assert shim.task("Wait", exec_id="e1").exit_status == 0
-    assert spare_children(shim, {init}) == set()
+    wait_until(lambda: not spare_children(shim, {init}), "its end")
     shim.task("Start")
     shim.task("Kill", signal=9)
     shim.task("Wait")

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from cutaway.errors import FailedPrecondition
 from cutaway.linux import patience
 from cutaway.runc import state
+from cutaway.runc.commands.start import start, was_let_go
 from cutaway.shim import inside, programs
 from cutaway.shim.launch import Launcher, Result
 from cutaway.shim.loop import Loop
@@ -91,6 +93,22 @@ def test_any_other_call_is_a_childs(loop: Loop, launcher: Launcher, program: Cal
     result = call(loop, launcher, [program(tell_process)], short=False)
     assert result.status == 3
     assert not result.output.startswith(str(os.getpid()))
+
+
+def test_a_broken_pipe_ends_no_program_in_memory(
+    loop: Loop, launcher: Launcher, program: Callable[[Main], str]
+) -> None:
+    """Its interpreter would ignore SIGPIPE; a hook that does not read its stdin must not kill the runtime."""
+
+    def main(argv: list[str]) -> int:
+        reader, writer = os.pipe()
+        os.close(reader)
+        with pytest.raises(BrokenPipeError):
+            os.write(writer, b"x")
+        return 5
+
+    path = program(main)
+    assert call(loop, launcher, [path], short=False).status == 5
 
 
 def test_a_program_that_is_not_in_memory_is_executed(
@@ -185,6 +203,26 @@ def test_a_lock_that_another_holds_is_waited_for_by_a_child_only(tmp_path: Path)
         os.waitpid(pid, 0)
     with patience.none(), state.Lock(str(tmp_path)):
         pass
+
+
+def test_a_start_made_again_finds_that_the_program_has_run(tmp_path: Path) -> None:
+    """The child that waits in the shim's place may come after the program's end."""
+    record = state.Record(oci_version="1", id="c1", bundle="/", rootfs="/", created="", pid=1 << 30)
+    container = state.Container(str(tmp_path), record)
+    assert not was_let_go(container)
+    (tmp_path / "c1").mkdir()
+    os.mkfifo(container.fifo)
+    assert not was_let_go(container)
+    with pytest.raises(FailedPrecondition, match="that has stopped"):
+        start(container)
+    kept = os.open(container.fifo, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(container.fifo, os.O_WRONLY)
+    assert not was_let_go(container)
+    os.write(writer, b"0")
+    os.close(writer)
+    start(container)
+    os.close(kept)
+    assert not os.path.exists(container.fifo)
 
 
 def test_a_spare_child_runs_one_call(loop: Loop, launcher: Launcher, program: Callable[[Main], str]) -> None:

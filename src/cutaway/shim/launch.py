@@ -215,6 +215,7 @@ def _become(
         _take_environment(environment)
         loaded = programs.find(program)
         if loaded is None:
+            _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
             os.execve(program, argv, os.environ)
         status = _enter(loaded.main, argv)
     except OSError as error:
@@ -280,8 +281,9 @@ def _enter(main: "programs.Main", argv: list[str]) -> int:
 
 
 def _reset_signals() -> None:
+    """As a fresh interpreter has them, which ignores SIGPIPE: what is in memory is written for that."""
     _signal.set_wakeup_fd(-1)
-    for number in (_signal.SIGCHLD, _signal.SIGPIPE, _signal.SIGTERM, _signal.SIGINT):
+    for number in (_signal.SIGCHLD, _signal.SIGTERM, _signal.SIGINT):
         _signal.signal(number, _signal.SIG_DFL)
 
 

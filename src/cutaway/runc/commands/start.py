@@ -51,6 +51,8 @@ def let_go(container: state.Container) -> None:
     """Let init go on. Raises `FailedPrecondition` in any other status than created."""
     status = container.status()
     if status == state.STOPPED:
+        if was_let_go(container):
+            return
         raise FailedPrecondition("cannot start a container that has stopped")
     if status == state.RUNNING:
         raise FailedPrecondition("cannot start an already running container")
@@ -97,7 +99,12 @@ def open_fifo(container: state.Container) -> None:
     import select
 
     # Before the fifo: once that is open, init may be through its program and gone at any moment.
-    pidfd = processes.pidfd_open(container.record.pid)
+    try:
+        pidfd = processes.pidfd_open(container.record.pid)
+    except ProcessLookupError:
+        if was_let_go(container):
+            return
+        raise Aborted("cannot start a container that has stopped") from None
     try:
         fifo = os.open(container.fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -118,3 +125,23 @@ def open_fifo(container: state.Container) -> None:
     finally:
         os.close(pidfd)
     os.unlink(container.fifo)
+
+
+def was_let_go(container: state.Container) -> bool:
+    """Whether the init of a start that is made once more (`patience`) went on meanwhile, and has ended since.
+
+    Its byte is in the fifo then, for whoever made the call first holds that open.
+    """
+    try:
+        fifo = os.open(container.fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        went = os.read(fifo, 1) != b""
+    except BlockingIOError:
+        went = False
+    finally:
+        os.close(fifo)
+    if went:
+        os.unlink(container.fifo)
+    return went
