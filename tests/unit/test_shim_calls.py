@@ -46,7 +46,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Main],
     monkeypatch.setattr(programs, "_loaded", {})
 
     def register(main: Main) -> str:
-        programs.register(str(path), programs.Program(main, lambda: None))
+        programs.register(str(path), main)
         return str(path)
 
     return register

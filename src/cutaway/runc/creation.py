@@ -70,18 +70,6 @@ def create(context: "Context", options: "Parsed", *, detach: bool, relay: "Relay
     return making
 
 
-def rehearse(context: "Context") -> None:
-    """Plan the container of the bundle that is the working directory, for nothing. Raises as `create`.
-
-    It reads, and at most fills the cache of seccomp filters.
-    """
-    spec, _ = config.load()
-    bundle = os.getcwd()
-    made = container(context, "rehearsal", spec, bundle, validate.spec(spec, bundle))
-    manager = cgroup_setup.choose(context, spec, made)
-    build.init_plan(spec, NamespacePlan(spec.linux), _look_around(context, spec, made, manager))
-
-
 def container(
     context: "Context", container_id: str, spec: "Spec", bundle: str, rootfs: str
 ) -> state.Container:

@@ -5,21 +5,18 @@ runs first, it specializes for itself and copies the pages that this changes. A 
 what touches nothing outside the process, leaves the forks less to do and to copy.
 """
 
-import os
 from contextlib import suppress
 
-from cutaway.errors import CutawayError, FailedPrecondition
+from cutaway.errors import FailedPrecondition
 from cutaway.linux import capabilities, seccomp_compile
 from cutaway.linux.digest import sha256
 from cutaway.oci import document
 from cutaway.oci.runtime_spec import Spec
-from cutaway.runc import config, creation, logs, options, state, validate
+from cutaway.runc import options, state, validate
 from cutaway.runc.commands import COMMANDS, GLOBAL, spec
-from cutaway.runc.context import Context
 from cutaway.runc.plan import build, step
 from cutaway.runc.plan.namespaces import NamespacePlan
 
-_LARGEST_REHEARSED = 1 << 18  # bytes of config.json; what takes long is not done twice
 _TIMES = 12  # CPython 3.11 looks at a function anew after 8 calls
 
 
@@ -30,19 +27,6 @@ def prepare() -> None:
         seccomp_compile.version()
     for _ in range(_TIMES):
         rehearse()
-
-
-def rehearse_here() -> None:
-    """Plan what the working directory's bundle asks for, in the process that will be asked to make it."""
-    log = logs.Log()
-    try:
-        log.configure("/dev/null", logs.TEXT, debug=False)
-        if os.path.getsize(config.FILE) <= _LARGEST_REHEARSED:
-            creation.rehearse(Context("/nonexistent", log))
-    except (CutawayError, OSError):
-        return  # the call itself will say so
-    finally:
-        log.close()
 
 
 def rehearse() -> None:

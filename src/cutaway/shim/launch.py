@@ -173,7 +173,7 @@ class Launcher:
 def _inside(argv: list[str], output: int, errors: int) -> int | None:
     """The exit code of a program that could be called in this process. Raises `patience.WouldWait`."""
     program = programs.find(find_executable(argv[0]))
-    return inside.call(program.main, argv, output, errors) if program is not None else None
+    return inside.call(program, argv, output, errors) if program is not None else None
 
 
 def _memory(content: bytes) -> int:
@@ -217,14 +217,14 @@ def _become(
         if loaded is None:
             _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
             os.execve(program, argv, os.environ)
-        status = _enter(loaded.main, argv)
+        status = _enter(loaded, argv)
     except OSError as error:
         os.write(2, f"fork/exec {program}: {error.strerror}\n".encode())
     finally:
         os._exit(status)
 
 
-def _wait(program: programs.Program, end: "socket.socket") -> "NoReturn":
+def _wait(program: "programs.Main", end: "socket.socket") -> "NoReturn":
     """In a child forked in advance: get ready, and be the program when told so."""
     status = _NOT_EXECUTABLE
     try:
@@ -232,14 +232,13 @@ def _wait(program: programs.Program, end: "socket.socket") -> "NoReturn":
         _die_with_parent()
         _reset_signals()
         processes.close_from(3, {end.fileno()})
-        program.rehearse()
         call = wait(end)
         if call is None:
             os._exit(0)
         _take_descriptors(call.descriptors, {end.fileno()})
         if call.traceparent:
             os.environ[ENVIRONMENT] = call.traceparent
-        status = _enter(program.main, call.argv)
+        status = _enter(program, call.argv)
         end.send(bytes((status,)))
     except OSError as error:
         os.write(2, f"fork/exec: {error.strerror}\n".encode())

@@ -14,24 +14,14 @@ if TYPE_CHECKING:
 
     Main = Callable[[list[str]], int]
 
-_loaded: "dict[str, Program]" = {}
+_loaded: "dict[str, Main]" = {}
 
 
-class Program:
-    """A program in memory: its `main`, and `rehearse`, which has a process touch what `main` will."""
-
-    __slots__ = ("main", "rehearse")
-
-    def __init__(self, main: "Main", rehearse: "Callable[[], None]") -> None:
-        self.main = main
-        self.rehearse = rehearse
-
-
-def register(executable: str, program: Program) -> None:
+def register(executable: str, main: "Main") -> None:
     """Say that this is what `executable` would run."""
-    _loaded[os.path.realpath(executable)] = program
+    _loaded[os.path.realpath(executable)] = main
 
 
-def find(executable: str) -> Program | None:
-    """A program in memory, or None: exec it."""
+def find(executable: str) -> "Main | None":
+    """The entry of a program in memory, or None: exec it."""
     return _loaded.get(os.path.realpath(executable)) if _loaded else None

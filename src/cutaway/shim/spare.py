@@ -2,7 +2,7 @@
 
 A shim knows that a runtime call will come before it comes: it is made for a `create`, and between the
 request that describes an exec and the one that starts it lies a round trip. A child that is forked meanwhile
-has its page tables, and the pages that it will write to, when the call comes. It belongs to one shim, has
+is there when the call comes. It belongs to one shim, has
 seen nothing but that shim's start, and runs one call.
 
     shim → child    {"argv": [...], "traceparent": "..."} and the descriptors, one packet; or the end

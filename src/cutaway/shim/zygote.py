@@ -240,7 +240,7 @@ def _preload_runtime() -> None:
         sys.stderr.write(f"runtime calls will not be warm: {error}\n")
         return
     executable = os.path.join(os.path.dirname(sys.executable), _RUNTIME)
-    programs.register(executable, programs.Program(main, warm.rehearse_here))
+    programs.register(executable, main)
 
 
 def main(argv: list[str]) -> int:
