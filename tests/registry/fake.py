@@ -43,6 +43,8 @@ class FakeRegistry:
     bind: str = "127.0.0.1"
     tls: bool = False
     """Speak HTTPS with a certificate that nobody has signed."""
+    context: ssl.SSLContext | None = None
+    """Speak HTTPS as this says."""
     name: str = NAME
     resources: AsyncExitStack = field(default_factory=AsyncExitStack)
 
@@ -52,7 +54,8 @@ class FakeRegistry:
         # A client that goes away ends a handler that would send for ever.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self.bind, 0, ssl_context=_certificate() if self.tls else None)
+        context = _certificate() if self.tls else self.context
+        site = web.TCPSite(self._runner, self.bind, 0, ssl_context=context)
         await site.start()
         self.port: int = self._runner.addresses[0][1]
         return self
@@ -138,7 +141,7 @@ def small_image(text: str = "hello", *more: str) -> Image:
 
 def quick(**settings: Any) -> ClientSettings:
     """Settings of a client that does not wait long."""
-    return ClientSettings(retry_delays=(0.0, 0.0), read_timeout=5, connect_timeout=5, **settings)
+    return ClientSettings(**{"retry_delays": (0.0, 0.0), "read_timeout": 5, "connect_timeout": 5, **settings})
 
 
 def run_with(

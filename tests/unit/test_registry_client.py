@@ -84,7 +84,10 @@ def test_token_query_by_what_the_user_has() -> None:
     challenge = auth.Challenge("bearer", {"realm": "r", "service": "s"})
     assert auth.token_query(challenge, "x", ANONYMOUS) == {"scope": "x", "service": "s"}
     assert auth.token_query(challenge, "x", Credentials("ann", "pw"))["account"] == "ann"
-    assert auth.token_query(challenge, "x", Credentials(identity_token="t"))["refresh_token"] == "t"
+    form = auth.token_form(challenge, ("x", "y"), Credentials(identity_token="t"))
+    assert (form["grant_type"], form["refresh_token"], form["scope"]) == ("refresh_token", "t", "x y")
+    form = auth.token_form(challenge, (), Credentials("ann", "pw"), lasting=True)
+    assert (form["grant_type"], form["password"], form["access_type"]) == ("password", "pw", "offline")
 
 
 def test_secrets_do_not_show() -> None:

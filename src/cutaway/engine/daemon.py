@@ -159,6 +159,10 @@ def image_settings(settings: Settings) -> ImageSettings:
         snapshotter=settings.snapshotter,
         registry=ClientSettings(
             insecure_registries=frozenset(settings.insecure_registries),
+            registry_mirrors=settings.registry_mirrors,
+            certs_dir=settings.certs_dir,
+            proxies=settings.proxies,
+            max_resumes=settings.max_download_attempts,
             user_agent=f"cutaway/{cutaway.__version__}",
         ),
         embedded=EmbeddedSettings(
@@ -166,6 +170,8 @@ def image_settings(settings: Settings) -> ImageSettings:
             root=settings.data_root / "registry",
             otlp_endpoint=f"unix://{settings.collector_socket}",
         ),
+        max_downloads=settings.max_downloads,
+        max_uploads=settings.max_uploads,
     )
 
 

@@ -11,6 +11,9 @@ from typing import Final
 
 from cutaway.engine.programs import find_program
 from cutaway.errors import InvalidArgument
+from cutaway.registry.client.proxies import Proxies
+from cutaway.registry.client.settings import check_insecure, check_mirror
+from cutaway.registry.client.tls import DEFAULT_CERTS_DIR
 
 DEFAULT_DATA_ROOT: Final = "/var/lib/cutaway"
 DEFAULT_EXEC_ROOT: Final = "/run/cutaway"
@@ -45,6 +48,12 @@ class Settings:
     runtimes: dict[str, Runtime] = field(default_factory=dict)
     default_runtime: str = "cutaway"
     insecure_registries: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = ()
+    certs_dir: Path = DEFAULT_CERTS_DIR
+    proxies: Proxies = field(default_factory=Proxies)
+    max_downloads: int = 3
+    max_uploads: int = 5
+    max_download_attempts: int = 5
     bip: str = ""
     """Address and prefix of the bridge, e.g. 172.20.0.1/16; empty: chosen."""
     bridge: str = ""
@@ -102,7 +111,15 @@ def parser() -> argparse.ArgumentParser:
     add("--add-runtime", action="append", default=[], metavar="NAME=PATH|io.containerd.X.vN")
     add("--default-runtime", default="cutaway", metavar="NAME")
     add("--default-shim", default=DEFAULT_SHIM, metavar="io.containerd.X.vN")
-    add("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]")
+    add("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]|CIDR")
+    add("--registry-mirror", action="append", default=[], metavar="URL", help="asked before Docker Hub")
+    add("--certs-dir", default=str(DEFAULT_CERTS_DIR), metavar="DIR", help="HOST[:PORT]/*.crt, *.cert, *.key")
+    add("--http-proxy", default="", metavar="URL", help="default: HTTP_PROXY")
+    add("--https-proxy", default="", metavar="URL", help="default: HTTPS_PROXY")
+    add("--no-proxy", default="", metavar="LIST", help="default: NO_PROXY")
+    add("--max-concurrent-downloads", type=int, default=3, metavar="N", help="layers at a time, of a pull")
+    add("--max-concurrent-uploads", type=int, default=5, metavar="N", help="layers at a time, of a push")
+    add("--max-download-attempts", type=int, default=5, metavar="N", help="of a layer that is cut")
     add("--bip", default="", metavar="CIDR", help="address of the bridge")
     add("-b", "--bridge", default="", metavar="NAME", help='name of the bridge; "none" for no bridge network')
     add("-l", "--log-level", default="info", choices=LOG_LEVELS)
@@ -131,7 +148,13 @@ def parse(argv: Sequence[str]) -> Settings:
         containerd_namespace=args.containerd_namespace,
         runtimes=runtimes,
         default_runtime=args.default_runtime,
-        insecure_registries=tuple(args.insecure_registry),
+        insecure_registries=tuple(map(check_insecure, args.insecure_registry)),
+        registry_mirrors=tuple(map(check_mirror, args.registry_mirror)),
+        certs_dir=Path(args.certs_dir).absolute(),
+        proxies=_proxies(args),
+        max_downloads=_at_least_one(args.max_concurrent_downloads, "max concurrent downloads"),
+        max_uploads=_at_least_one(args.max_concurrent_uploads, "max concurrent uploads"),
+        max_download_attempts=_at_least_one(args.max_download_attempts, "max download attempts"),
         bip=_bip(args.bip),
         bridge=args.bridge,
         log_level="debug" if args.debug else args.log_level,
@@ -166,3 +189,19 @@ def _bip(text: str) -> str:
         except ValueError as error:
             raise InvalidArgument(f"--bip {text}: {error}") from None
     return text
+
+
+def _proxies(args: argparse.Namespace) -> Proxies:
+    """The proxies of the flags, or of the environment where a flag is not given."""
+    known = Proxies.of_environment()
+    chosen = Proxies(
+        args.http_proxy or known.http, args.https_proxy or known.https, args.no_proxy or known.no_proxy
+    )
+    chosen.check()
+    return chosen
+
+
+def _at_least_one(number: int, what: str) -> int:
+    if number < 1:
+        raise InvalidArgument(f"invalid {what}: {number}")
+    return number

@@ -18,6 +18,7 @@ from cutaway.engine.containers.model import Status
 from cutaway.engine.peers import runtime_version
 from cutaway.engine.timestamps import now_ns, rfc3339
 from cutaway.errors import CutawayError, Unimplemented
+from cutaway.registry.client.proxies import without_password
 
 if TYPE_CHECKING:
     from cutaway.engine.daemon import Daemon
@@ -167,26 +168,31 @@ def _abilities() -> dict[str, object]:
     }
 
 
+def _registry_config(daemon: Daemon) -> dict[str, object]:
+    """How registries are reached; networks are listed apart from hosts, and loopback always."""
+    settings = daemon.settings
+    networks = [name for name in settings.insecure_registries if "/" in name]
+    hosts = [name for name in settings.insecure_registries if "/" not in name]
+    mirrors = list(settings.registry_mirrors)
+    hub = {"Name": "docker.io", "Mirrors": mirrors, "Secure": True, "Official": True}
+    others = {host: {"Name": host, "Mirrors": [], "Secure": False, "Official": False} for host in hosts}
+    return {
+        "InsecureRegistryCIDRs": [*networks, "::1/128", "127.0.0.0/8"],
+        "IndexConfigs": {"docker.io": hub, **others},
+        "Mirrors": mirrors,
+    }
+
+
 def _constants(daemon: Daemon) -> dict[str, object]:
-    insecure = ["127.0.0.0/8", "::1/128"]
+    proxies = daemon.settings.proxies
     return {
         "Debug": daemon.settings.log_level == "debug",
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": {
-            "InsecureRegistryCIDRs": insecure,
-            "IndexConfigs": {
-                "docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True},
-                **{
-                    host: {"Name": host, "Mirrors": [], "Secure": False, "Official": False}
-                    for host in daemon.settings.insecure_registries
-                },
-            },
-            "Mirrors": [],
-        },
+        "RegistryConfig": _registry_config(daemon),
         "GenericResources": None,
-        "HttpProxy": os.environ.get("HTTP_PROXY", ""),
-        "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
-        "NoProxy": os.environ.get("NO_PROXY", ""),
+        "HttpProxy": without_password(proxies.http),
+        "HttpsProxy": without_password(proxies.https),
+        "NoProxy": proxies.no_proxy,
         "Labels": [],
         "ExperimentalBuild": False,
         "Swarm": {

@@ -38,6 +38,8 @@ class ImageSettings:
     embedded: EmbeddedSettings | None = None
     max_downloads: int = 3
     """Layers fetched at the same time in one pull."""
+    max_uploads: int = 5
+    """Layers sent at the same time in one push."""
     platform: Platform = field(default_factory=host_platform)
 
 

@@ -79,29 +79,61 @@ def basic(credentials: Credentials) -> str:
     return f"Basic {base64.b64encode(pair).decode()}"
 
 
+Parameters = dict[str, str | Sequence[str]]
+
+
 def token_query(
-    challenge: Challenge, scopes: Sequence[str], credentials: Credentials
-) -> dict[str, str | Sequence[str]]:
-    """The parameters of a token request; each scope asks for actions on one repository."""
-    query: dict[str, str | Sequence[str]] = {"scope": scopes}
-    if service := challenge.parameters.get("service"):
-        query["service"] = service
-    if credentials.identity_token:
-        query |= {
-            "grant_type": "refresh_token",
-            "refresh_token": credentials.identity_token,
-            "client_id": CLIENT_ID,
-        }
-    elif credentials.username:
+    challenge: Challenge, scopes: Sequence[str], credentials: Credentials, *, lasting: bool = False
+) -> Parameters:
+    """The query of a token request by GET; each scope asks for actions on one repository.
+
+    `lasting` asks for an identity token as well, which logins keep in place of the password.
+    """
+    query: Parameters = {**_common(challenge)}
+    if scopes:
+        query["scope"] = scopes
+    if credentials.username:
         query["account"] = credentials.username
+    if lasting:
+        query |= {"offline_token": "true", "client_id": CLIENT_ID}
     return query
 
 
-def login_query(challenge: Challenge, credentials: Credentials) -> dict[str, str | Sequence[str]]:
-    """The parameters of a login: no scope, and a token that lasts, if there are such."""
-    query = token_query(challenge, (), credentials) | {"offline_token": "true", "client_id": CLIENT_ID}
-    del query["scope"]
-    return query
+def token_form(
+    challenge: Challenge, scopes: Sequence[str], credentials: Credentials, *, lasting: bool = False
+) -> dict[str, str]:
+    """The form of a token request by POST: OAuth2's, for an identity token or a name and a password."""
+    form = {**_common(challenge), "client_id": CLIENT_ID}
+    if scopes:
+        form["scope"] = " ".join(scopes)
+    if credentials.identity_token:
+        form |= {"grant_type": "refresh_token", "refresh_token": credentials.identity_token}
+    else:
+        form |= {
+            "grant_type": "password",
+            "username": credentials.username,
+            "password": credentials.password,
+        }
+        if lasting:
+            form["access_type"] = "offline"
+    return form
+
+
+def _common(challenge: Challenge) -> dict[str, str]:
+    service = challenge.parameters.get("service")
+    return {"service": service} if service else {}
+
+
+def bearer(token: str) -> str:
+    """The value of an `Authorization` header for a token; `InvalidArgument` for what can be none."""
+    if not is_token(token):
+        raise errors.InvalidArgument("invalid registry token: it has characters that no token has")
+    return f"Bearer {token}"
+
+
+def is_token(value: str) -> bool:
+    """Whether this can stand in a header: a line break would begin another one."""
+    return value.isascii() and value.isprintable() and " " not in value
 
 
 def parse_identity_token(body: bytes) -> str:
@@ -121,7 +153,7 @@ def parse_token(body: bytes, realm: str) -> Token:
         lifetime = reply.get("expires_in") or DEFAULT_LIFETIME
     except (ValueError, RecursionError, AttributeError):
         raise errors.Unauthenticated(f"{realm}: the token service's reply is not a JSON object") from None
-    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
+    if not isinstance(value, str) or not is_token(value):
         raise errors.Unauthenticated(f"{realm}: authorization server did not include a token in the response")
     if not isinstance(lifetime, int | float):
         lifetime = DEFAULT_LIFETIME

@@ -9,8 +9,9 @@ insecure registries only) HTTP is spoken, and what challenge to answer. Tokens a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,20 +20,21 @@ from yarl import URL
 
 from cutaway import errors
 from cutaway.registry.client import auth
-from cutaway.registry.client.failures import Answer, RegistryUnreachable, failure
+from cutaway.registry.client.failures import Answer, failure
 from cutaway.registry.client.settings import (
     ANONYMOUS,
-    MAX_TOKEN_REPLY,
     ClientSettings,
     Credentials,
     Endpoint,
     endpoint_of,
-    is_insecure,
+    mirror_endpoints,
 )
+from cutaway.registry.client.tokens import TokenService
 from cutaway.registry.client.transport import AUTHORIZATION, Body, Transport, read_bounded
 from cutaway.registry.reference import Reference
-from cutaway.trace import spans
 from cutaway.trace.context import SpanContext
+
+log = logging.getLogger(__name__)
 
 MAX_ERROR: Final = 64 << 10  # bytes of an error's body that are looked at
 
@@ -52,7 +54,7 @@ class RegistryClient:
         self.settings = settings
         self.transport = Transport(settings)
         self._contacts: dict[Endpoint, Contact] = {}
-        self._tokens: dict[tuple[str, str, tuple[str, ...], Credentials], auth.Token] = {}
+        self.tokens = TokenService(self.transport, settings)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -71,18 +73,23 @@ class RegistryClient:
 
         To push to it takes more rights, and to mount blobs from other repositories theirs as well.
         """
-        endpoint = endpoint or endpoint_of(reference.domain, self.settings)
-        return Repository(self, endpoint, reference, credentials, push=push, mount_from=mount_from)
+        mirrors: tuple[Endpoint, ...] = ()
+        if endpoint is None:
+            endpoint = endpoint_of(reference.domain, self.settings)
+            mirrors = () if push else mirror_endpoints(reference.domain, self.settings)
+        return Repository(
+            self, (*mirrors, endpoint), reference, credentials, push=push, mount_from=mount_from
+        )
 
     async def contact(self, endpoint: Endpoint, reference: Reference) -> Contact:
         """Find the address that answers; the first failure is what is reported when none does."""
         if known := self._contacts.get(endpoint):
             return known
-        first: RegistryUnreachable | errors.CutawayError | None = None
+        first: errors.Unavailable | None = None
         for base in endpoint.urls:
             try:
                 contact = await self._ping(endpoint, base, reference)
-            except (RegistryUnreachable, errors.Unavailable) as error:
+            except errors.Unavailable as error:
                 # Of a loopback registry without TLS the second failure tells more than the first.
                 first = error if first is None or base.startswith("http:") else first
                 continue
@@ -113,83 +120,37 @@ class RegistryClient:
     ) -> str | None:
         """The `Authorization` header that answers the challenges, or None where none is asked for."""
         if credentials.registry_token:
-            return f"Bearer {credentials.registry_token}"
+            return auth.bearer(credentials.registry_token)
         for challenge in challenges:
             if challenge.scheme == "bearer":
-                return f"Bearer {(await self._token(endpoint, challenge, scopes, credentials)).value}"
+                return auth.bearer(await self.tokens.token(endpoint, challenge, scopes, credentials))
         if any(challenge.scheme == "basic" for challenge in challenges) and credentials.username:
             return auth.basic(credentials)
         return None
 
-    async def identity_token(
-        self, endpoint: Endpoint, challenge: auth.Challenge, credentials: Credentials
-    ) -> str:
-        """A token from the token service that can be kept in place of the password; "" if it gives none.
 
-        Raises `Unauthenticated` when it refuses the password.
-        """
-        reply = await self._ask_for_token(
-            endpoint, challenge, auth.login_query(challenge, credentials), credentials
-        )
-        return auth.parse_identity_token(reply)
+@dataclass(frozen=True)
+class _Request:
+    """A request below a repository, before it is known which endpoint it goes to."""
 
-    def drop_tokens(self, scopes: tuple[str, ...]) -> None:
-        """Forget the tokens for these scopes: the registry has refused one."""
-        self._tokens = {key: token for key, token in self._tokens.items() if key[2] != scopes}
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    accepted: Container[int]
+    parent: SpanContext | None
+    body: Body
+    once: bool
 
-    async def _token(
-        self, endpoint: Endpoint, challenge: auth.Challenge, scopes: tuple[str, ...], credentials: Credentials
-    ) -> auth.Token:
-        realm = challenge.parameters.get("realm", "")
-        key = (realm, challenge.parameters.get("service", ""), scopes, credentials)
-        token = self._tokens.get(key)
-        if token is None or not token.is_fresh():
-            with spans.span("registry token", realm=realm, scope=" ".join(scopes)):
-                token = await self._fetch_token(endpoint, challenge, scopes, credentials)
-            self._tokens[key] = token
-        return token
+    @property
+    def is_located(self) -> bool:
+        """Whether the path is a URL, or absolute, as a registry gives it for an upload."""
+        return "://" in self.path or self.path.startswith("/")
 
-    async def _fetch_token(
-        self, endpoint: Endpoint, challenge: auth.Challenge, scopes: tuple[str, ...], credentials: Credentials
-    ) -> auth.Token:
-        query = auth.token_query(challenge, scopes, credentials)
-        reply = await self._ask_for_token(endpoint, challenge, query, credentials)
-        return auth.parse_token(reply, challenge.parameters.get("realm", ""))
-
-    async def _ask_for_token(
-        self,
-        endpoint: Endpoint,
-        challenge: auth.Challenge,
-        query: dict[str, str | Sequence[str]],
-        credentials: Credentials,
-    ) -> bytes:
-        realm = self._checked_realm(endpoint, challenge.parameters.get("realm", ""))
-        headers = {AUTHORIZATION: auth.basic(credentials)} if credentials.username else {}
-        url = str(realm.update_query(query))
-        tls = Endpoint(endpoint.domain, (), verify_tls=endpoint.verify_tls or not self._is_insecure(realm))
-        async with self.transport.open(tls, "GET", url, headers) as response:
-            body = await read_bounded(response, MAX_TOKEN_REPLY, "the token service's reply")
-            if response.status in (401, 403):
-                raise errors.Unauthenticated("unauthorized: incorrect username or password")
-            if response.status == 429:
-                raise errors.ResourceExhausted("toomanyrequests: the token service refuses more requests")
-            if response.status != 200:
-                raise errors.Unavailable(f"{realm.host}: the token service answered {response.status}")
-        return body
-
-    def _checked_realm(self, endpoint: Endpoint, realm: str) -> URL:
-        """The token service's URL; it is sent passwords, so it must be HTTPS where the registry is."""
-        try:
-            url = URL(realm)
-        except ValueError:
-            url = URL()
-        if url.scheme == "https" or (url.scheme == "http" and self._is_insecure(url)):
-            return url
-        raise errors.PermissionDenied(f"{endpoint.domain}: its token service {realm!r} is not an HTTPS URL")
-
-    def _is_insecure(self, url: URL) -> bool:
-        return is_insecure(url.host or "", self.settings.insecure_registries) or is_insecure(
-            url.authority, self.settings.insecure_registries
+    def open(
+        self, client: RegistryClient, endpoint: Endpoint, url: URL, headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return client.transport.open(
+            endpoint, self.method, str(url), headers, self.parent, body=self.body, once=self.once
         )
 
 
@@ -199,7 +160,7 @@ class Repository:
     def __init__(
         self,
         client: RegistryClient,
-        endpoint: Endpoint,
+        endpoints: tuple[Endpoint, ...],
         reference: Reference,
         credentials: Credentials,
         *,
@@ -207,13 +168,18 @@ class Repository:
         mount_from: Sequence[str] = (),
     ) -> None:
         self.client = client
-        self.endpoint = endpoint
+        self._endpoints = endpoints
         self.reference = reference
         self.credentials = credentials
         self.push = push
         others = tuple(f"repository:{path}:pull" for path in mount_from)
         self.scopes = (f"repository:{reference.path}:{'pull,push' if push else 'pull'}", *others)
         self._challenges: list[auth.Challenge] = []
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where requests go now: the first mirror that has not failed, or the registry itself."""
+        return self._endpoints[0]
 
     @asynccontextmanager
     async def request(
@@ -233,41 +199,62 @@ class Repository:
         `parent`, or under the current span. The path may also be the whole URL that the registry has
         given for an upload; on another host than its own it gets no authorization.
         """
-        contact = await self.client.contact(self.endpoint, self.reference)
-        root = URL(await self.url(""))
-        url = root.join(URL(path, encoded=True)) if "://" in path or path.startswith("/") else root / path
+        wanted = _Request(method, path, headers, accepted, parent, body, once)
+        async with AsyncExitStack() as closing:
+            while True:
+                endpoint = self.endpoint
+                try:
+                    response = await self._ask(endpoint, wanted, closing)
+                    break
+                except errors.CutawayError as error:
+                    if not self._leave_mirror(endpoint, wanted, error):
+                        raise
+            yield response
+
+    def _leave_mirror(self, endpoint: Endpoint, wanted: _Request, error: errors.CutawayError) -> bool:
+        """Go on without a mirror that has failed; False if it was the registry itself."""
+        if endpoint == self._endpoints[-1] or "://" in wanted.path:
+            return False
+        if endpoint == self.endpoint:  # another request may have left it already
+            log.warning("mirror %s: %s; going on without it", endpoint.domain, error)
+            self._endpoints, self._challenges = self._endpoints[1:], []
+        return True
+
+    async def _ask(
+        self, endpoint: Endpoint, wanted: _Request, closing: AsyncExitStack
+    ) -> aiohttp.ClientResponse:
+        """Request once, or twice if the registry first says how it is to be authorized."""
+        contact = await self.client.contact(endpoint, self.reference)
+        root = URL(self._root(contact))
+        url = root.join(URL(wanted.path, encoded=True)) if wanted.is_located else URL(f"{root}{wanted.path}")
         ours = url.origin() == root.origin()
-        attempts = 2
+        # A mirror is somebody else: what opens Docker Hub is not shown to it.
+        credentials = self.credentials if endpoint == self._endpoints[-1] else ANONYMOUS
+        again = ours
         while True:
-            attempts -= 1
-            sent = headers
+            sent = wanted.headers
             if ours:
                 challenges = self._challenges or contact.challenges
-                _check_password(challenges, self.credentials, method, url)
-                sent = await self._authorized(headers, challenges)
-            async with self.client.transport.open(
-                self.endpoint, method, str(url), sent, parent, body=body, once=once
-            ) as response:
-                if response.status in accepted:
-                    yield response
-                    return
-                if response.status != 401 or not attempts or not ours:
+                _check_password(challenges, credentials, wanted.method, url)
+                value = await self.client.authorization(endpoint, challenges, self.scopes, credentials)
+                sent = {**sent, AUTHORIZATION: value} if value else sent
+            async with AsyncExitStack() as attempt:
+                response = await attempt.enter_async_context(wanted.open(self.client, endpoint, url, sent))
+                if response.status in wanted.accepted:
+                    closing.push_async_exit(attempt.pop_all())
+                    return response
+                if response.status != 401 or not again:
                     raise failure(await answer_of(response), self.reference, pushing=self.push)
                 # The token has expired early, or this registry challenges only on the resource itself.
-                self._challenges = _challenges(response)
-                if AUTHORIZATION in sent:
-                    self.client.drop_tokens(self.scopes)
+                self._challenges, again = _challenges(response), False
+                self.client.tokens.drop(sent.get(AUTHORIZATION, "").removeprefix("Bearer "))
 
     async def url(self, path: str) -> str:
         """The whole URL of a path below this repository, which may have a query."""
-        contact = await self.client.contact(self.endpoint, self.reference)
-        return f"{contact.base}/v2/{self.reference.path}/{path}"
+        return self._root(await self.client.contact(self.endpoint, self.reference)) + path
 
-    async def _authorized(
-        self, headers: Mapping[str, str], challenges: list[auth.Challenge]
-    ) -> dict[str, str]:
-        value = await self.client.authorization(self.endpoint, challenges, self.scopes, self.credentials)
-        return {**headers, AUTHORIZATION: value} if value else dict(headers)
+    def _root(self, contact: Contact) -> str:
+        return f"{contact.base}/v2/{self.reference.path}/"
 
 
 def _check_password(

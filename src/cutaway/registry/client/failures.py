@@ -40,8 +40,8 @@ _CLASS_OF_CODE: Final[dict[str, type[errors.CutawayError]]] = {
 }
 
 
-class RegistryUnreachable(Exception):
-    """No connection to a registry: DNS, connect or TLS. Becomes `Unavailable` at the edge of the client."""
+class RegistryUnreachable(errors.Unavailable):
+    """No connection to a registry: DNS, connect or TLS."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,19 @@ def failure(answer: Answer, reference: Reference, *, pushing: bool = False) -> e
     return kind(text if pushing else _in_context(code, text, reference))
 
 
+def token_failure(status: int, body: bytes, url: str) -> errors.CutawayError:
+    """The error for a token that was refused, in the service's own words where it has any."""
+    message = _first_error(Answer(status, body, url))[1]
+    if status in (401, 403):
+        if message in (default[1] for default in _CODE_OF_STATUS.values()):
+            message = "incorrect username or password"
+        return errors.Unauthenticated(f"unauthorized: {message}")
+    if status == 429:
+        return errors.ResourceExhausted(f"toomanyrequests: {message}")
+    kind = errors.Unavailable if status >= 500 else errors.Unknown
+    return kind(f"token service {url} answered {status}: {message}")
+
+
 def _in_context(code: str, text: str, reference: Reference) -> str:
     if code == "DENIED":
         name = reference.familiar_name
@@ -87,7 +100,7 @@ def _first_error(answer: Answer) -> tuple[str, str]:
     )
     try:
         document = json.loads(answer.body)
-        if answer.status == 429 and isinstance(document.get("details"), str):
+        if isinstance(document.get("details"), str):  # Docker Hub's own form
             return default[0], one_line(document["details"])
         error = document["errors"][0]
         code, message = error["code"], error.get("message") or default[1]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from cutaway import errors
 from cutaway.registry.client import auth
 from cutaway.registry.client.client import RegistryClient
-from cutaway.registry.client.failures import RegistryUnreachable, one_line
+from cutaway.registry.client.failures import one_line
 from cutaway.registry.client.settings import Credentials, Endpoint, endpoint_of
 from cutaway.registry.client.transport import AUTHORIZATION
 from cutaway.registry.reference import Reference
@@ -23,13 +23,10 @@ async def log_in(client: RegistryClient, domain: str, credentials: Credentials) 
     """
     endpoint = endpoint_of(domain, client.settings)
     client.forget(endpoint)
-    try:
-        contact = await client.contact(endpoint, Reference(domain, "login"))
-    except RegistryUnreachable as error:
-        raise errors.Unavailable(str(error)) from error
+    contact = await client.contact(endpoint, Reference(domain, "login"))
     for challenge in contact.challenges:
         if challenge.scheme == "bearer":
-            return await client.identity_token(endpoint, challenge, credentials)
+            return await client.tokens.identity_token(endpoint, challenge, credentials)
     basic = any(challenge.scheme == "basic" for challenge in contact.challenges)
     await _try(client, endpoint, f"{contact.base}/v2/", auth.basic(credentials) if basic else "")
     return ""

@@ -22,7 +22,7 @@ async def tags(repository: Repository) -> list[str]:
     """Every tag, in the registry's order. Raises `NotFound` for a repository that is not there,
     `ResourceExhausted` for more tags than anybody pulls, `Unknown` for an answer that is none."""
     found: list[str] = []
-    page: str | None = await repository.url(_PAGE)
+    page: str | None = _PAGE
     while page:
         async with repository.request("GET", page, {}) as response:
             data = await read_bounded(response, MAX_PAGE, "the list of tags")

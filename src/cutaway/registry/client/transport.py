@@ -10,7 +10,6 @@ import asyncio
 import os
 import socket
 import ssl
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
@@ -19,13 +18,16 @@ import aiohttp
 from yarl import URL
 
 from cutaway import errors
+from cutaway.registry.client import tls
 from cutaway.registry.client.failures import RegistryUnreachable, one_line
+from cutaway.registry.client.retries import Pauses
 from cutaway.registry.client.settings import ClientSettings, Endpoint, is_insecure
 from cutaway.trace import context as trace_context
 from cutaway.trace import spans
 from cutaway.trace.context import SpanContext
 
 MAX_REDIRECTS: Final = 5
+MAX_CONNECTIONS: Final = 16  # to one host; others wait
 READ_BUFFER: Final = 1 << 20  # bytes; the pieces of a blob are about as large
 REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 AUTHORIZATION: Final = "Authorization"
@@ -47,7 +49,8 @@ class Transport:
 
     def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
-        self._sessions: dict[tuple[bool, str], aiohttp.ClientSession] = {}
+        self._certificates = tls.Certificates(settings.certs_dir)
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
         """Close every connection."""
@@ -69,9 +72,9 @@ class Transport:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and give its response, whatever its status, with the body still to be read.
 
-        A reset connection and a 5xx answer are tried again, unless it is to be sent but `once`. Raises
+        It is tried again as `retries` says, unless it is to be sent but `once`. Raises
         `RegistryUnreachable` when there is no connection, `Unavailable` when it breaks each time,
-        `PermissionDenied` for a forbidden redirect.
+        `PermissionDenied` for a forbidden redirect, `InvalidArgument` for unusable certificates.
         """
         with spans.span(f"HTTP {method}", kind=spans.CLIENT, parent=parent) as span:
             span.set(**{"http.request.method": method, "url.full": _told(url)})
@@ -89,20 +92,22 @@ class Transport:
     async def _attempts(
         self, endpoint: Endpoint, method: str, url: str, headers: Mapping[str, str], body: Body, *, once: bool
     ) -> aiohttp.ClientResponse:
-        delays = iter(() if once else self.settings.retry_delays)
+        pauses = Pauses(() if once else self.settings.retry_delays, self.settings.longest_retry_after)
         while True:
             try:
                 response = await self._follow(endpoint, method, url, headers, body)
             except _NO_CONNECTION as error:
                 raise RegistryUnreachable(_no_connection(method, url, error)) from error
             except _BROKEN as error:
-                if (delay := next(delays, None)) is None:
+                if refused := tls.refusal(error):
+                    raise RegistryUnreachable(f'{method.title()} "{_told(url)}": {refused}') from error
+                if (pause := pauses.after_break()) is None:
                     raise errors.Unavailable(f'{method.title()} "{_told(url)}": {broken(error)}') from error
             else:
-                if response.status < 500 or (delay := next(delays, None)) is None:
+                if (pause := pauses.after_answer(response.status, response.headers)) is None:
                     return response
                 response.close()
-            await asyncio.sleep(delay)
+            await asyncio.sleep(pause)
 
     async def _follow(
         self, endpoint: Endpoint, method: str, url: str, headers: Mapping[str, str], body: Body
@@ -116,7 +121,8 @@ class Transport:
                 headers=sent,
                 data=body() if callable(body) else body,
                 allow_redirects=False,
-                proxy=_proxy(current, endpoint),
+                ssl=self._tls(endpoint, current),
+                proxy=None if endpoint.unix_socket else self.settings.proxies.of(current),
             )
             location = response.headers.get("Location")
             if response.status not in REDIRECTS or not location:
@@ -144,8 +150,19 @@ class Transport:
             raise errors.PermissionDenied(f"redirect of {source.host} to {shown} refused: it gives up TLS")
         return target
 
+    def _tls(self, endpoint: Endpoint, url: URL) -> ssl.SSLContext | bool:
+        """Whom to trust at a URL. Elsewhere than at the registry itself, it hangs on that place as well."""
+        if url.scheme != "https":
+            return True
+        ours = any(url.origin() == URL(base).origin() for base in endpoint.urls)
+        authority = endpoint.domain if ours else url.host_port_subcomponent or ""
+        verify = endpoint.verify_tls or not (
+            ours or is_insecure(authority, self.settings.insecure_registries)
+        )
+        return self._certificates.context(endpoint.domain, authority, verify=verify)
+
     def _session(self, endpoint: Endpoint) -> aiohttp.ClientSession:
-        key = (endpoint.verify_tls, endpoint.unix_socket)
+        key = endpoint.unix_socket
         if key not in self._sessions:
             self._sessions[key] = self._new_session(endpoint)
         return self._sessions[key]
@@ -155,7 +172,7 @@ class Transport:
         if endpoint.unix_socket:
             connector = aiohttp.UnixConnector(endpoint.unix_socket)
         else:
-            connector = aiohttp.TCPConnector(ssl=endpoint.verify_tls)
+            connector = aiohttp.TCPConnector(limit_per_host=MAX_CONNECTIONS)
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -204,11 +221,13 @@ def _no_connection(method: str, url: str, error: Exception) -> str:
         return f"{where}: proxyconnect tcp: {one_line(str(error.os_error))}"
     if not isinstance(error, aiohttp.ClientConnectorError):
         return f"{where}: dial tcp: i/o timeout"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"{where}: {tls.refusal(error.certificate_error) or one_line(str(error))}"
     cause = error.os_error
     if isinstance(cause, socket.gaierror):
         return f"{where}: dial tcp: lookup {error.host}: {(cause.strerror or 'no such host').lower()}"
     if isinstance(cause, ssl.SSLError) or isinstance(error, aiohttp.ClientSSLError):
-        return f"{where}: tls: {one_line(str(cause))}"
+        return f"{where}: {tls.refusal(cause) or one_line(str(cause))}"
     # asyncio's own text for a refused connection is about its call; the errno's is about the cause.
     reason = os.strerror(cause.errno) if cause.errno else str(cause)
     return f"{where}: dial tcp {error.host}:{error.port}: connect: {reason.lower()}"
@@ -221,11 +240,3 @@ def _told(url: str) -> str:
 
 def _is_local(endpoint: Endpoint, url: str) -> bool:
     return bool(endpoint.unix_socket) or is_insecure(URL(url).host or "", frozenset())
-
-
-def _proxy(url: URL, endpoint: Endpoint) -> str | None:
-    """The proxy that the environment names for this URL (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."""
-    host = url.host or ""
-    if endpoint.unix_socket or is_insecure(host, frozenset()) or urllib.request.proxy_bypass(host):
-        return None
-    return urllib.request.getproxies_environment().get(url.scheme)
