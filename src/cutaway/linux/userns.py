@@ -29,12 +29,13 @@ def make(uid_map: Map, gid_map: Map) -> int:
 def maps(fd: int) -> tuple[Map, Map]:
     """The uid and the gid map of a user namespace, the ids outside as the caller's own. Raises OSError."""
     if os.fstat(fd).st_ino == namespaces.inode("user"):  # setns(2) refuses one's own
-        return _read("self", "uid"), _read("self", "gid")
+        return map_of("self", "uid"), map_of("self", "gid")
     with _Visitor(fd) as pid:
-        return _read(pid, "uid"), _read(pid, "gid")
+        return map_of(pid, "uid"), map_of(pid, "gid")
 
 
-def _read(pid: int | str, which: str) -> Map:
+def map_of(pid: int | str, which: str) -> Map:
+    """The "uid" or "gid" map that a process lives under, the ids outside as ours. Raises OSError."""
     rows = [line.split() for line in smallfile.read(f"/proc/{pid}/{which}_map").splitlines()]
     return [(int(inside), int(outside), int(size)) for inside, outside, size in rows]
 

@@ -33,8 +33,8 @@ SECCOMP_CACHE = "/run/cutaway/seccomp"
 def create(context: "Context", options: "Parsed", *, detach: bool, relay: "Relay | None" = None) -> "Making":
     """Make the container that the options name, up to its init waiting for `start`.
 
-    `relay` takes the terminal of a foreground `run`. Raises the classes of `cutaway.errors`; then
-    nothing is left.
+    `relay` takes the terminal of a foreground `run`, or gives it pipes. Raises the classes of
+    `cutaway.errors`; then nothing is left.
     """
     container_id = options.arguments[0]
     pid_file = os.path.abspath(options.text("pid-file")) if options.text("pid-file") else ""
@@ -62,7 +62,7 @@ def create(context: "Context", options: "Parsed", *, detach: bool, relay: "Relay
     elif relay is not None and process.terminal:
         console_socket = relay.open_socket(process)
     try:
-        steps = _steps(context, options, making, text, pid_file, kept, console_socket)
+        steps = _steps(context, options, making, text, pid_file, kept, console_socket, relay)
         make(context, steps, making)
     finally:
         if console_socket >= 0:
@@ -130,6 +130,7 @@ def _steps(
     pid_file: str,
     kept: int,
     console_socket: int,
+    relay: "Relay | None",
 ) -> "list[step.Step]":
     spec, container = making.spec, making.container
     namespaces = NamespacePlan(spec.linux)
@@ -155,6 +156,8 @@ def _steps(
     ours, theirs = channel.pair()
     init = Init(plan, making.process, theirs, around.way)
     init.kept_fds = kept
+    if relay is not None and not making.process.terminal:
+        init.stdio = relay.open_pipes(namespaces.host_root())
     init.console_socket = console_socket
     init.plain_lines = not options.text("console-socket")
     init.trace = context.tracing

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def execute(context: "Context", options: "Parsed", relay: "Relay | None") -> "Making":
     """Start the process that the options name, up to its exec. Raises the classes of `cutaway.errors`.
 
-    With a `relay` in the foreground: it takes the terminal, if the process has one.
+    With a `relay` in the foreground: it takes the terminal, if the process has one, or gives it pipes.
     """
     container = state.load(context.root, options.arguments[0])
     _check_status(container, ignore_paused=options.flag("ignore-paused"))
@@ -44,7 +44,7 @@ def execute(context: "Context", options: "Parsed", relay: "Relay | None") -> "Ma
     elif relay is not None and process.terminal:
         console_socket = relay.open_socket(process)
     try:
-        steps = _steps(context, options, making, kept, console_socket)
+        steps = _steps(context, options, making, kept, console_socket, relay)
         _make(context, steps, making)
     finally:
         if console_socket >= 0:
@@ -117,7 +117,12 @@ def _additional(number: int) -> int:
 
 
 def _steps(
-    context: "Context", options: "Parsed", making: "Making", kept: int, console_socket: int
+    context: "Context",
+    options: "Parsed",
+    making: "Making",
+    kept: int,
+    console_socket: int,
+    relay: "Relay | None",
 ) -> "list[step.Step]":
     container, process = making.container, making.process
     pidfd = processes.pidfd_open(container.record.pid)
@@ -133,6 +138,8 @@ def _steps(
     init = Init(plan, process, theirs, around.way)
     init.joined = True
     init.kept_fds = kept
+    if relay is not None and not process.terminal:
+        init.stdio = relay.open_pipes(_root(making))
     init.console_socket = console_socket
     init.plain_lines = not options.text("console-socket")
     init.trace = context.tracing
@@ -145,6 +152,17 @@ def _steps(
     context.explain("parent", steps)
     context.explain("process", (*plan.before, *plan.after))
     return steps
+
+
+def _root(making: "Making") -> tuple[int, int]:
+    """The container's root on the host."""
+    found = NamespacePlan(making.spec.linux)
+    if "user" in found.joined:
+        from cutaway.linux import userns
+
+        pid = making.container.record.pid
+        found.uid_map, found.gid_map = userns.map_of(pid, "uid"), userns.map_of(pid, "gid")
+    return found.host_root()
 
 
 def _look_around(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Not passed on: what cannot be caught, what is about us (CHLD, the terminal's stops) and faults.
 _OURS = frozenset({9, 19, 17, 13, 11, 7, 8, 4, 5, 6, 20, 21, 22, 23, 28})
-_SIGWINCH = 28
+_SIGCHLD, _SIGWINCH = 17, 28
 
 
 class Forwarding:
@@ -106,10 +106,25 @@ def _forward_beside(context: "Context", proxy: "Proxy", pid: int) -> None:
 
 
 def wait(pid: int, relay: "Relay") -> int:
-    """Wait for a child, carrying its terminal's input and output; its exit code, 128 + n for a signal."""
-    relay.pump(pid)
-    while True:
-        ended, status = os.waitpid(-1, 0)  # orphans of the container too: we are their reaper
-        if ended == pid:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+    """Wait for a child, carrying its input and output; its exit code, 128 + n for a signal."""
+    ends: dict[int, int] = {}
+
+    def reap(*_: object) -> None:
+        """Orphans of the container too: we are their reaper."""
+        try:
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                ends.update([ended])
+        except ChildProcessError:
+            return
+
+    pidfd = processes.pidfd_open(pid)
+    previous = _signal.signal(_SIGCHLD, reap)
+    try:
+        relay.pump(pidfd)
+    finally:
+        _signal.signal(_SIGCHLD, previous or _signal.SIG_DFL)
+        os.close(pidfd)
+    while pid not in ends:
+        ends.update([os.waitpid(-1, 0)])
+    code = os.waitstatus_to_exitcode(ends[pid])
+    return code if code >= 0 else 128 - code

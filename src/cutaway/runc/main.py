@@ -26,11 +26,25 @@ _NO_SUCH_COMMAND = 3
 def main(argv: list[str] | None = None) -> int:
     """Run the command that `argv` (without the program's name) says; its exit code."""
     words = sys.argv[1:] if argv is None else argv
+    _open_standard()
     log = Log()
     try:
         return _main(words, log)
     finally:
         log.close()
+
+
+def _open_standard() -> None:
+    """Without a descriptor 0, 1 or 2 the next one made would be taken for it."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _main(words: "list[str]", log: Log) -> int:

@@ -1,4 +1,4 @@
-"""A foreground container's terminal: between its master and our own stdin and stdout.
+"""What a foreground program reads and writes: between us and its terminal's master, or its pipes.
 
 The master arrives on a console socket as it would for any caller, only that the caller is us.
 """
@@ -8,9 +8,10 @@ import os
 import select
 
 from cutaway.errors import FailedPrecondition
-from cutaway.linux import libc, processes, terminals
+from cutaway.linux import libc, terminals
 from cutaway.oci.runtime_spec import Box
 from cutaway.runc import console
+from cutaway.runc.streams import Pipes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _CHUNK = 1 << 16
 
 
 class Relay:
-    """Does nothing until `open_socket` was called: a program without terminal has our own stdio."""
+    """Does nothing until `open_socket` or `open_pipes` was called."""
 
     def __init__(self) -> None:
         self.active = False
@@ -28,6 +29,7 @@ class Relay:
         self._theirs: _socket.socket | None = None
         self._master = -1
         self._host = -1  # our own terminal
+        self._pipes: Pipes | None = None
         self._saved: list[object] | None = None
 
     def open_socket(self, process: "Process") -> int:
@@ -45,11 +47,21 @@ class Relay:
         self.active = True
         return os.dup(self._theirs.fileno())
 
+    def open_pipes(self, owner: tuple[int, int]) -> list[int]:
+        """Prepare for a process without a terminal, in a container whose root is the host's `owner`.
+
+        The descriptors for its stdin, stdout and stderr.
+        """
+        self._pipes = Pipes(owner)
+        return self._pipes.theirs
+
     def begin(self) -> None:
         """Take the master and make our own terminal raw: what is typed goes to the container as it is.
 
         Ends of lines are made by our terminal alone, so output that goes to a file has none doubled.
         """
+        if self._pipes is not None:
+            self._pipes.begin()
         if self._ours is None or self._theirs is None:
             return
         self._theirs.close()
@@ -67,30 +79,28 @@ class Relay:
         except OSError:
             return  # ours was hung up
 
-    def pump(self, pid: int) -> None:
-        """Carry bytes both ways until the process ends and its output is drained."""
+    def pump(self, pidfd: int) -> None:
+        """Carry bytes both ways until the process ends, and a terminal's output is drained."""
+        if self._pipes is not None:
+            self._pipes.pump(pidfd)
         if self._master < 0:
             return
-        pidfd = processes.pidfd_open(pid)
         poller = select.poll()
         for fd in (0, self._master, pidfd):
             poller.register(fd, select.POLLIN)
         ended = False
-        try:
-            while True:
-                ready = {fd for fd, _ in poller.poll(0 if ended else None)}
-                if 0 in ready and not self._carry(0, self._master):
-                    poller.unregister(0)
-                if self._master in ready:
-                    if not self._carry(self._master, 1):
-                        return
-                elif ended:
+        while True:
+            ready = {fd for fd, _ in poller.poll(0 if ended else None)}
+            if 0 in ready and not self._carry(0, self._master):
+                poller.unregister(0)
+            if self._master in ready:
+                if not self._carry(self._master, 1):
                     return
-                if pidfd in ready:
-                    ended = True
-                    poller.unregister(pidfd)
-        finally:
-            os.close(pidfd)
+            elif ended:
+                return
+            if pidfd in ready:
+                ended = True
+                poller.unregister(pidfd)
 
     def _carry(self, source: int, target: int) -> bool:
         try:
@@ -103,7 +113,9 @@ class Relay:
         return bool(data)
 
     def end(self) -> None:
-        """Restore our terminal and close the container's."""
+        """Restore our terminal and close the container's; carry what is left in pipes."""
+        if self._pipes is not None:
+            self._pipes.end()
         if self._saved is not None:
             terminals.restore(self._host, self._saved)
             self._saved = None

@@ -47,6 +47,7 @@ class Init:
             None  # `exec` without a bridge: into the container's namespaces
         )
         self.console_socket = -1
+        self.stdio: list[int] = []  # for its stdin, stdout and stderr; none: those of the runtime
         self.plain_lines = False
         self.trace = False
         self.new_session = True
@@ -103,6 +104,8 @@ class Init:
         # of the host (CVE-2016-9962) and whose /proc/PID/exe is the host's interpreter (CVE-2019-5736).
         processes.set_dumpable(self.visible)
         processes.set_name(self.name)
+        for number, fd in enumerate(self.stdio):
+            os.dup2(fd, number)
         if self.enter is not None:
             self.enter()
         for signal in _ENDING:
