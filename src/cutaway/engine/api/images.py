@@ -15,7 +15,7 @@ from typing import Final
 from aiohttp import web
 
 from cutaway import errors
-from cutaway.engine.api import body
+from cutaway.engine.api import body, search
 from cutaway.engine.api.auth_config import AuthConfig
 from cutaway.engine.api.body import filters, flag, json_response
 from cutaway.engine.api.middleware import streaming, traced
@@ -58,7 +58,7 @@ def routes(
         web.post("/auth", handler.log_in),
         web.post("/images/create", create),
         web.get("/images/json", handler.list),
-        web.get("/images/search", handler.unsupported),
+        web.get("/images/search", handler.search),
         web.get("/images/get", handler.unsupported),
         web.post("/images/load", handler.unsupported),
         web.post("/images/prune", handler.unsupported),
@@ -83,7 +83,7 @@ class _Handler:
             raise errors.Unimplemented("importing an image (fromSrc) is not supported yet")
         named = pull_reference(query.get("fromImage", ""), query.get("tag", ""))
         platform = parse_platform(query["platform"]) if query.get("platform") else None
-        credentials = decode_auth(request.headers.get("X-Registry-Auth", ""))
+        credentials = _login(request)
         events: asyncio.Queue[Event | None] = asyncio.Queue()
         pull = asyncio.create_task(self._pull(named, platform, credentials, events))
         try:
@@ -116,6 +116,9 @@ class _Handler:
         if old := request.query.get("filter"):  # before API 1.41
             wanted["reference"] = [old]
         return json_response(await self._images.list(wanted))
+
+    async def search(self, request: web.Request) -> web.Response:
+        return await search.answer(request, self._images.search, _login(request))
 
     async def inspect(self, request: web.Request) -> web.Response:
         return json_response(await self._images.inspect(request.match_info["name"]))
@@ -192,6 +195,10 @@ def pull_reference(image: str, tag: str) -> Reference:
     if not tag:
         return named.with_default_tag()
     return named.with_digest(tag) if ":" in tag else named.with_tag(tag)
+
+
+def _login(request: web.Request) -> Credentials:
+    return decode_auth(request.headers.get("X-Registry-Auth", ""))
 
 
 def decode_auth(header: str) -> Credentials:

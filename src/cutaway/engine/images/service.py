@@ -22,6 +22,7 @@ from cutaway.registry import reference as references
 from cutaway.registry.client.client import RegistryClient
 from cutaway.registry.client.login import log_in
 from cutaway.registry.client.platforms import rank
+from cutaway.registry.client.search import Found, search
 from cutaway.registry.client.settings import ANONYMOUS, Credentials
 from cutaway.registry.reference import Reference
 
@@ -81,6 +82,10 @@ class ImageService:
         if not references.is_domain(domain):
             raise errors.InvalidArgument(f"invalid registry host {server!r}")
         return await log_in(self._registry, domain, credentials)
+
+    async def search(self, term: str, limit: int, credentials: Credentials = ANONYMOUS) -> list[Found]:
+        """What a registry's index has for a term; see `registry.client.search`."""
+        return await search(self._registry, term, limit, credentials)
 
     async def ensure_unpacked(self, image: Image) -> None:
         """Make the image's snapshots if they are not there; afterwards `image.chain_id` is one."""

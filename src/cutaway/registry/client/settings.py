@@ -15,6 +15,7 @@ from cutaway.registry.client.tls import DEFAULT_CERTS_DIR
 from cutaway.registry.reference import DEFAULT_DOMAIN, is_domain
 
 DOCKER_HUB: Final = "https://registry-1.docker.io"
+DOCKER_HUB_INDEX: Final = "https://index.docker.io"
 MAX_MANIFEST: Final = 4 << 20  # bytes; the distribution spec's own recommendation
 MAX_TOKEN_REPLY: Final = 1 << 20
 
@@ -45,6 +46,8 @@ class ClientSettings:
     """Authorities and client certificates, a folder for each `HOST[:PORT]`; see `tls`."""
     proxies: Proxies = field(default_factory=Proxies.of_environment)
     docker_hub: str = DOCKER_HUB
+    search_index: str = DOCKER_HUB_INDEX
+    """Where Docker Hub is searched."""
     user_agent: str = "cutaway/0.1"
     connect_timeout: float = 15
     read_timeout: float = 60

@@ -26,7 +26,7 @@ async def tags(repository: Repository) -> list[str]:
     while page:
         async with repository.request("GET", page, {}) as response:
             data = await read_bounded(response, MAX_PAGE, "the list of tags")
-            page = _next(response.url, response.headers)
+            page = next_page(response.url, response.headers)
         new = _read(data)
         found += new
         if len(found) > MAX_TAGS:
@@ -46,7 +46,7 @@ def _read(data: bytes) -> list[str]:
     return listed
 
 
-def _next(current: URL, headers: Mapping[str, str]) -> str | None:
+def next_page(current: URL, headers: Mapping[str, str]) -> str | None:
     """The URL in `Link: <URL>; rel="next"` (RFC 8288); only on the host that sent it."""
     link, _, rest = headers.get("Link", "").partition(">")
     if not link.startswith("<") or "next" not in rest:
