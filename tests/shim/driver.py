@@ -10,7 +10,6 @@ the options' matter.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -18,12 +17,10 @@ import socket
 import struct
 import subprocess
 import sys
-import tarfile
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -32,25 +29,13 @@ from google.protobuf.message import Message
 from cutaway.pb import envelope_pb2, runc_options_pb2, service, shim_pb2, task_events_pb2
 from cutaway.pb.events_ttrpc_pb2 import ForwardRequest
 from cutaway.pb.ttrpc_pb2 import KeyValue, Request, Response
-from support.images import busybox_image
+from shim.bundles import TIMEOUT, Bundle, merge, process, spec, unpack
 from support.peers import SYSTEM_PATH, VENV_BIN, peer
 from support.process import wait_until
 
 PROGRAM: Final = VENV_BIN / "containerd-shim-cutaway-v1"
 METHODS: Final = service.methods(shim_pb2.DESCRIPTOR, "Task")
 HEADER: Final = struct.Struct(">IIBB")
-TIMEOUT: Final = 20.0
-
-MOUNTS: Final = [
-    {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
-    {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
-    {
-        "destination": "/dev/pts",
-        "type": "devpts",
-        "source": "devpts",
-        "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
-    },
-]
 
 
 class TaskError(Exception):
@@ -206,68 +191,6 @@ class Events:
         return {event.id: event for event in events}
 
 
-@dataclass
-class Fifo:
-    """A stream as the container service makes it."""
-
-    path: Path
-    fd: int = -1
-
-    def open(self) -> Self:
-        """Open the reading end, before the shim opens its own, as clients do."""
-        self.fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
-        os.set_blocking(self.fd, False)
-        return self
-
-    def read_all(self, timeout: float = TIMEOUT) -> bytes:
-        """Everything until the shim closes its end."""
-        data = b""
-        deadline = time.monotonic() + timeout
-        os.set_blocking(self.fd, True)
-        while time.monotonic() < deadline:
-            part = os.read(self.fd, 65536)
-            if not part:
-                return data
-            data += part
-        raise AssertionError(f"no end of {self.path} after {data[-200:]!r}")
-
-    def read_until(self, text: bytes, timeout: float = TIMEOUT) -> bytes:
-        """Everything until a text has come."""
-        data = b""
-
-        def arrived() -> bool:
-            nonlocal data
-            try:
-                data += os.read(self.fd, 65536)
-            except BlockingIOError:
-                return False
-            return text in data
-
-        wait_until(arrived, f"{text!r} on {self.path}", timeout)
-        return data
-
-    def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-
-@dataclass
-class Bundle:
-    """A container's folder as the container service prepares it."""
-
-    path: Path
-    id: str
-    streams: dict[str, Fifo] = field(default_factory=dict)
-
-    def fifo(self, name: str) -> Fifo:
-        """A new FIFO of this container, e.g. "stdout"."""
-        path = self.path / name
-        os.mkfifo(path, 0o700)
-        self.streams[name] = Fifo(path)
-        return self.streams[name]
-
-
 class Shim:
     """A started shim and a connection to it."""
 
@@ -418,8 +341,16 @@ class ShimHost:
             bundle.fifo("stderr").open()
         return bundle
 
-    def command(self, bundle: Bundle, action: str, *flags: str) -> Finished:
+    def command(
+        self,
+        bundle: Bundle,
+        action: str,
+        *flags: str,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+    ) -> Finished:
         """Run a shim action in a bundle."""
+        env = {**self.env, **(env or {})}
         argv = [
             os.fspath(PROGRAM),
             "-namespace", self.namespace,
@@ -430,12 +361,12 @@ class ShimHost:
             action,
         ]  # fmt: skip
         if self.zygote is not None:
-            return self.zygote.run(argv, self.env, bundle.path)
+            return self.zygote.run(argv, env, bundle.path, stdin)
         done = subprocess.run(
             argv,
             cwd=bundle.path,
-            env=self.env,
-            stdin=subprocess.DEVNULL,
+            env=env,
+            input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=TIMEOUT,
@@ -446,15 +377,17 @@ class ShimHost:
     def start(self, bundle: Bundle) -> Shim:
         done = self.command(bundle, "start")
         assert done.code == 0, done.output
-        shim = Shim(self, bundle, done.output.decode())
+        return self.connect(bundle, done.output.decode())
+
+    def connect(self, bundle: Bundle, address: str) -> Shim:
+        """Speak to a shim that listens."""
+        shim = Shim(self, bundle, address)
         self._shims.append(shim)
         return shim
 
     def reconnect(self, shim: Shim) -> Shim:
         """A second connection, as a restarted service makes it from the bundle alone."""
-        again = Shim(self, shim.bundle, (shim.bundle.path / "address").read_text())
-        self._shims.append(again)
-        return again
+        return self.connect(shim.bundle, (shim.bundle.path / "address").read_text())
 
     def delete(self, bundle: Bundle) -> shim_pb2.DeleteResponse:
         """The clean-up after a shim."""
@@ -477,46 +410,3 @@ class ShimHost:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def unpack(folder: Path) -> None:
-    """The busybox image's files."""
-    for layer in busybox_image().layers:
-        with tarfile.open(fileobj=io.BytesIO(layer.tar)) as archive:
-            # Debian 12's Python has no filter argument; the archive is our own.
-            archive.extraction_filter = staticmethod(lambda member, _: member)
-            archive.extractall(folder)
-
-
-def process(args: Sequence[str], terminal: bool = False) -> dict[str, Any]:
-    return {
-        "terminal": terminal,
-        "user": {"uid": 0, "gid": 0},
-        "args": list(args),
-        "env": ["PATH=/bin"],
-        "cwd": "/",
-    }
-
-
-def spec(args: Sequence[str], rootfs: Path, cgroup: str, *, terminal: bool = False) -> dict[str, Any]:
-    """A small config.json."""
-    return {
-        "ociVersion": "1.0.2",
-        "process": process(args, terminal),
-        "root": {"path": os.fspath(rootfs)},
-        "hostname": "box",
-        "mounts": [*MOUNTS],
-        "linux": {
-            "cgroupsPath": cgroup,
-            "namespaces": [{"type": kind} for kind in ("mount", "uts", "ipc", "pid")],
-        },
-    }
-
-
-def merge(document: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Put changes into a document, objects into objects."""
-    for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(document.get(key), dict):
-            merge(document[key], value)
-        else:
-            document[key] = value

@@ -69,9 +69,10 @@ def test_refusals_are_one_line_in_containerds_words(warm_host: ShimHost) -> None
     assert refused(shim, "Start") == "cannot start a running process: failed precondition"
     assert refused(shim, "Delete") == "cannot delete a running process: failed precondition"
     assert refused(shim, "Resume") == "cannot resume a running process: failed precondition"
-    assert refused(shim, "Checkpoint") == "checkpoint: not implemented"
     shim.task("Kill", signal=9)
     shim.task("Wait")
+    said = "cannot checkpoint a stopped container: failed precondition"
+    assert refused(shim, "Checkpoint") == said
     assert refused(shim, "Kill", signal=9) == "process already finished: not found"
     assert refused(shim, "Start") == "cannot start a stopped process: failed precondition"
     shim.shutdown()

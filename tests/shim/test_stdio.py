@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shim.driver import Fifo, ShimHost, TaskError
+from shim.bundles import Fifo
+from shim.driver import ShimHost, TaskError
 from support.process import has_ended, wait_until
 
 pytestmark = pytest.mark.root

@@ -3,25 +3,37 @@
     /run/containerd/s/<sha256 of "CONTAINERD_SOCKET/NAMESPACE/GROUP">
 
 Fixed, whatever the container service's folders are: a Unix socket's path may not exceed 107 bytes, and
-containerd looks for sockets of dead shims there. GROUP is the container's id unless it shares a shim.
+containerd looks for sockets of dead shims there. containerd 2.4 may name another folder, which then stands
+in the bundle's `socket-dir`. GROUP is the container's id unless it shares a shim.
 """
 
 import os
 import socket
 
 from cutaway.errors import Unknown
+from cutaway.linux import smallfile
 from cutaway.linux.digest import sha256
 
 FOLDER = "/run/containerd/s"
 SCHEME = "unix://"
 
+_FOLDER_FILE = "socket-dir"
+
 _GROUP_LABELS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
 
 
-def path_for(service: str, namespace: str, group: str) -> str:
+def folder(bundle: str, wanted: str) -> str:
+    """Where sockets are to be: `wanted`, noted in the bundle for `delete`, or the default."""
+    if not wanted:
+        return FOLDER
+    smallfile.write(f"{bundle}/{_FOLDER_FILE}", wanted.encode(), 0o600)
+    return wanted.rstrip("/")
+
+
+def path_for(service: str, namespace: str, group: str, folder: str = FOLDER) -> str:
     """The socket's path for a container (or group) of a container service."""
     name = os.path.normpath(f"{service}/{namespace}/{group}")
-    return f"{FOLDER}/{sha256(name.encode()).hex()}"
+    return f"{folder}/{sha256(name.encode()).hex()}"
 
 
 def group_of(bundle: str, container: str) -> str:
@@ -69,7 +81,8 @@ def _bind(path: str) -> "socket.socket | None":
         listener.close()
         if error.errno == 98:  # EADDRINUSE
             return None
-        raise Unknown(f"create new shim socket: listen unix {path}: {error.strerror}") from None
+        # A path that is too long has no errno.
+        raise Unknown(f"create new shim socket: listen unix {path}: {error.strerror or error}") from None
     finally:
         os.umask(mask)
     listener.listen(128)
@@ -93,12 +106,16 @@ def remove(path: str) -> None:
         return
 
 
-def remove_dead(address_file: str) -> None:
+def remove_dead(bundle: str) -> None:
     """Remove the socket that a bundle's `address` names, unless a shim of the group still answers."""
-    try:
-        with open(address_file) as file:
-            path = file.read().removeprefix(SCHEME)
-    except FileNotFoundError:
-        return
-    if os.path.dirname(path) == FOLDER and not answers(path):
+    path = _read(f"{bundle}/address").removeprefix(SCHEME)
+    folders = (FOLDER, _read(f"{bundle}/{_FOLDER_FILE}").rstrip("/"))
+    if path and os.path.dirname(path) in folders and not answers(path):
         remove(path)
+
+
+def _read(path: str) -> str:
+    try:
+        return os.fsdecode(smallfile.read(path))
+    except FileNotFoundError:
+        return ""

@@ -40,7 +40,7 @@ def delete(arguments: "Arguments", program: str) -> int:
     problem = mounts.unmount_all(f"{bundle}/rootfs")
     if problem:
         print(f"failed to unmount the root filesystem: {problem}", file=sys.stderr)
-    address.remove_dead(f"{bundle}/address")
+    address.remove_dead(bundle)
     os.write(1, _response(_pid(f"{bundle}/init.pid")))
     return 0
 

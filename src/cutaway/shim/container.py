@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Protocol
 
+    from cutaway.linux.cgroups.base import Manager
+    from cutaway.pb.runc_options_pb2 import CheckpointOptions
+    from cutaway.shim.checkpoint import Saved
     from cutaway.shim.launch import Launcher
     from cutaway.shim.loop import Event, Loop
     from cutaway.shim.mounts import Mount
@@ -47,13 +50,17 @@ _DRAIN_SECONDS = 10.0  # for output that is still on its way when a process is d
 
 
 class Bundle:
-    """Where a container's description lies, and what its root filesystem is to be made of."""
+    """Where a container's description lies, and what its root filesystem is to be made of.
 
-    __slots__ = ("path", "rootfs")
+    `saved` is what its processes are to be made from, when they have run before.
+    """
 
-    def __init__(self, path: str, rootfs: "list[Mount]") -> None:
+    __slots__ = ("path", "rootfs", "saved")
+
+    def __init__(self, path: str, rootfs: "list[Mount]", saved: "Saved | None" = None) -> None:
         self.path = path
         self.rootfs = rootfs
+        self.saved = saved
 
 
 class Container:
@@ -66,12 +73,15 @@ class Container:
         self.bundle = bundle
         self.execs: dict[str, Process] = {}
         self.init = Process(id, stdio, self._exited)
+        if bundle.saved is not None:
+            self.init.state = states.SAVED
         self.pausing = False
         self.trace = spans.current()
         self._specs: dict[str, bytes] = {}
         self._host = host
         self._ending = False
         self._own_pids: bool | None = None
+        self._cgroup: Manager | None = None
         self._binary = binary
         self._rootfs = f"{bundle.path}/rootfs" if bundle.rootfs else ""
         self._runtime = Runtime(host.launcher, binary, settings, host.namespace, bundle.path)
@@ -95,14 +105,21 @@ class Container:
                 raise
             self._host.observer.created(self)
             self._host.loop.soon(self._look_for_pids)
-            self._host.reaper.expect(self.init.pid, self.init.reaped)
+            if self.init.pid:
+                self._host.reaper.expect(self.init.pid, self.init.reaped)
         finally:
             self._host.reaper.release()
 
     async def _make_init(self) -> None:
+        """The init itself; of a saved container only its streams, as it runs at once when it is made."""
         self.init.io = self._streams.open(self.init.stdio)
         await self.init.io.prepare()
-        self.init.pid = await self._runtime.create(self.id, f"{self.bundle.path}/init.pid", self.init.io)
+        if self.bundle.saved is None:
+            pid_file = f"{self.bundle.path}/init.pid"
+            self.init.pid = await self._runtime.create(self.id, pid_file, self.init.io)
+            await self._begin_to_copy()
+
+    async def _begin_to_copy(self) -> None:
         try:
             self.init.io.started()
         except BaseException:
@@ -148,11 +165,25 @@ class Container:
     async def _start_init(self) -> None:
         self.init.hold()
         try:
-            await self._runtime.start(self.id)
+            if self.bundle.saved is None:
+                await self._runtime.start(self.id)
+            else:
+                await self._restore(self.bundle.saved)
             self.init.state = states.RUNNING
             self._host.observer.started(self, self.init)
         finally:
             self.init.release()
+
+    async def _restore(self, saved: "Saved") -> None:
+        self._host.reaper.keep()
+        try:
+            pid_file = f"{self.bundle.path}/init.pid"
+            arguments = saved.arguments()
+            self.init.pid = await self._runtime.restore(self.id, arguments, pid_file, self.init.io)
+            await self._begin_to_copy()
+            self._host.reaper.expect(self.init.pid, self.init.reaped)
+        finally:
+            self._host.reaper.release()
 
     async def _start_exec(self, process: Process) -> None:
         if self._ending:
@@ -252,6 +283,28 @@ class Container:
         async with self.init.lock:
             self.init.state.check(states.UPDATE)
             await self._runtime.update(self.id, resources)
+
+    async def checkpoint(self, path: str, how: "CheckpointOptions") -> None:
+        """Save the processes to a folder. Raises `FailedPrecondition`, `Unknown`."""
+        from cutaway.shim import checkpoint
+
+        async with self.init.lock:
+            self.init.state.check(states.CHECKPOINT)
+            await checkpoint.save(self._runtime, self.id, self.bundle.path, path, how)
+
+    def cgroup(self) -> "Manager":
+        """The container's cgroup, found by its init and remembered: it stays until the deletion.
+
+        Raises `NotFound` when nobody has asked before the init has ended.
+        """
+        if self._cgroup is None:
+            from cutaway.linux import cgroups
+
+            try:
+                self._cgroup = cgroups.from_pid(self.init.pid)
+            except (FileNotFoundError, ProcessLookupError):
+                raise NotFound("cgroup does not exist") from None
+        return self._cgroup
 
     async def pids(self) -> list[int]:
         return await self._runtime.pids(self.id)

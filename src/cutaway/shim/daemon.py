@@ -96,34 +96,12 @@ class Daemon:
         self.loop.stop()
 
 
-def run(arguments: "Arguments", listener: "socket.socket", path: str, given: bytes) -> int:
-    """Serve until told to stop. `given` are the runtime options that `start` got on stdin."""
+def run(arguments: "Arguments", listener: "socket.socket", path: str) -> int:
+    """Serve until told to stop."""
     log.configure(arguments.debug)
     words = [f"-{name}={arguments[name]}" for name in ("id", "namespace", "address")]
     set_title([os.path.basename(sys.argv[0]), *words])
     processes.set_subreaper()
-    _join_cgroup(given)
     daemon = Daemon(arguments, listener, path, sys.argv[0])
     daemon.run()
     return 0
-
-
-def _join_cgroup(given: bytes) -> None:
-    """Into the cgroup that the options name for the shim itself."""
-    if not given:
-        return
-    from google.protobuf.any_pb2 import Any
-    from google.protobuf.message import DecodeError
-
-    from cutaway.errors import InvalidArgument
-
-    try:
-        # What a newer containerd sends here is another message; read as an Any it has another type.
-        settings = options.from_any(Any.FromString(given))
-    except (DecodeError, InvalidArgument) as error:
-        log.warning(f"runtime options on stdin: {error}")
-        return
-    if settings.shim_cgroup:
-        from cutaway.linux import cgroups
-
-        cgroups.manager(settings.shim_cgroup, "shim").add(os.getpid())

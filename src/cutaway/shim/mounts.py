@@ -9,6 +9,7 @@ import os
 from cutaway.errors import CutawayError, InvalidArgument, NotFound, PermissionDenied, Unknown
 from cutaway.linux import mounts as linux
 from cutaway.linux import paths, smallfile
+from cutaway.shim import overlays
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +57,6 @@ _PROPAGATION = {
 # What the words of an entry may not be: they ask for a program's help (losetup, mkfs).
 _HELPERS = ("loop", "X-containerd.")
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _EINVAL, _EBUSY, _ENOENT, _EPERM = 22, 16, 2, 1
 
 
@@ -137,8 +137,8 @@ def _mount(entry: Mount, root: str) -> None:
 
 def _mount_at(entry: Mount, options: Options, target: str) -> None:
     data = ",".join(options.data)
-    if len(data) >= _PAGE and entry.kind == "overlay":
-        _mount_long_overlay(entry, options, target)
+    if overlays.is_long(entry.kind, data):
+        overlays.mount(entry.source, target, options.flags, options.data)
     else:
         linux.mount(entry.source, target, entry.kind, options.flags, data or None)
     bind_readonly = linux.MS_BIND | linux.MS_RDONLY
@@ -147,30 +147,6 @@ def _mount_at(entry: Mount, options: Options, target: str) -> None:
         linux.mount(None, target, None, options.flags | linux.MS_REMOUNT)
     if options.propagation:
         linux.mount(None, target, None, options.propagation)
-
-
-def _mount_long_overlay(entry: Mount, options: Options, target: str) -> None:
-    """mount(2) takes one page of data; many lower layers need more.
-
-    Their common folder is made the current one and cut off, as containerd does. This process has
-    one thread, so nobody notices.
-    """
-    lower = next((word for word in options.data if word.startswith("lowerdir=")), "lowerdir=")
-    layers = lower.removeprefix("lowerdir=").split(":")
-    common = os.path.commonpath(layers) if len(layers) > 1 else ""
-    short = "lowerdir=" + ":".join(os.path.relpath(layer, common or ".") for layer in layers)
-    data = ",".join(short if word is lower else word for word in options.data)
-    if not common or len(data) >= _PAGE:
-        raise InvalidArgument(
-            f"overlay of {len(layers)} layers: their paths exceed the kernel's {_PAGE} bytes"
-        )
-    here = os.open(".", os.O_PATH | os.O_CLOEXEC)
-    try:
-        os.chdir(common)
-        linux.mount(entry.source, target, entry.kind, options.flags, data)
-    finally:
-        os.fchdir(here)
-        os.close(here)
 
 
 def unmount_all(root: str) -> str:

@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cutaway.linux.cgroups.base import Manager
     from cutaway.linux.cgroups.oom import OomWatch
     from cutaway.shim.loop import Loop
 
@@ -20,18 +21,17 @@ class OomWatcher:
         self._tell = tell
         self._watches: dict[str, OomWatch | None] = {}
 
-    def watch(self, container: str, pid: int) -> None:
-        """Begin when the reply to the caller is out; a machine without the means is not an error."""
-        self._watches[container] = None
-        self._loop.soon(lambda: self._begin(container, pid))
+    def watch(self, container: str, cgroup: "Callable[[], Manager]") -> None:
+        """Begin, once, when the reply to the caller is out; a machine without the means is not an error."""
+        if container not in self._watches:
+            self._watches[container] = None
+            self._loop.soon(lambda: self._begin(container, cgroup))
 
-    def _begin(self, container: str, pid: int) -> None:
+    def _begin(self, container: str, cgroup: "Callable[[], Manager]") -> None:
         if container not in self._watches:
             return
-        from cutaway.linux import cgroups
-
         try:
-            watch = cgroups.from_pid(pid).oom_events()
+            watch = cgroup().oom_events()
         except (CutawayError, OSError) as error:
             log.debug(f"no OOM events for {container}: {error}")
             return

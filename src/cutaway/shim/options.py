@@ -34,7 +34,17 @@ class Options(Document):
     io_gid: int | None = field(default=None, name="io_gid")
     binary_name: str | None = field(default=None, name="binary_name")
     root: str | None = None
+    criu_path: str | None = field(default=None, name="criu_path")
     systemd_cgroup: bool | None = field(default=None, name="systemd_cgroup")
+    criu_image_path: str | None = field(default=None, name="criu_image_path")
+    criu_work_path: str | None = field(default=None, name="criu_work_path")
+    task_api_address: str | None = field(default=None, name="task_api_address")
+    task_api_version: int | None = field(default=None, name="task_api_version")
+
+
+def is_ours(value: "Any") -> bool:
+    """Whether these are options for a shim of runc."""
+    return value.type_url.rpartition("/")[2] == TYPE
 
 
 def from_any(value: "Any") -> Options:
@@ -42,7 +52,7 @@ def from_any(value: "Any") -> Options:
 
     Raises `InvalidArgument` when the bytes are not what the type says.
     """
-    if value.type_url.rpartition("/")[2] != TYPE or not value.value:
+    if not (is_ours(value) and value.value):
         return Options()
     from google.protobuf.message import DecodeError
 

@@ -1,6 +1,6 @@
 """The OCI runtime's command line, word for word as containerd's runc shim calls it.
 
-    RUNTIME --root ROOT/NS --log BUNDLE/log.json --log-format json [--systemd-cgroup] VERB ...
+    RUNTIME --root ROOT/NS --log BUNDLE/log.json --log-format json [--criu P] [--systemd-cgroup] VERB ...
 
 A failure is told with the last error line that the runtime has logged during that call.
 """
@@ -32,8 +32,9 @@ class Runtime:
         self._binary = binary
         self._bundle = bundle
         self._log = f"{bundle}/log.json"
+        self._pivot_flags = ["--no-pivot"] if options.no_pivot_root else []
         self._create_flags = [
-            *(["--no-pivot"] if options.no_pivot_root else []),
+            *self._pivot_flags,
             *(["--no-new-keyring"] if options.no_new_keyring else []),
         ]
         root = options.root or DEFAULT_ROOT
@@ -41,6 +42,7 @@ class Runtime:
             "--root", f"{root}/{namespace}",
             "--log", self._log,
             "--log-format", "json",
+            *(["--criu", options.criu_path] if options.criu_path else []),
             *(["--systemd-cgroup"] if options.systemd_cgroup else []),
         ]  # fmt: skip
 
@@ -68,6 +70,24 @@ class Runtime:
         finally:
             os.unlink(path)
         return _read_pid(pid_file)
+
+    async def restore(self, container: str, saved: list[str], pid_file: str, io: "ProcessIo") -> int:
+        """Make the container again from what was saved, and let it go on; returns its init's pid.
+
+        Raises as `create`.
+        """
+        arguments = [
+            "restore", *saved, "--detach", "--pid-file", pid_file, *_console(io), *self._pivot_flags,
+            "-no-subreaper", "--bundle", self._bundle, container,
+        ]  # fmt: skip
+        await self._make(arguments, io, "OCI runtime restore failed")
+        return _read_pid(pid_file)
+
+    async def checkpoint(self, container: str, how: list[str]) -> None:
+        """Save the container. Raises `Unknown` with what the runtime said."""
+        result = await self._call(["checkpoint", *how, container])
+        if result.status:
+            raise Unknown(self._said(result))
 
     async def start(self, container: str) -> None:
         await self._do(["start", container], "OCI runtime start failed", short=True)

@@ -9,7 +9,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from cutaway.errors import AlreadyExists, InvalidArgument, NotFound, Unimplemented
+from cutaway.errors import AlreadyExists, InvalidArgument, NotFound
 from cutaway.pb import process_pb2, shim_pb2, task_events_pb2
 from cutaway.shim import options
 from cutaway.shim.container import Bundle, Container, new_container
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from cutaway.shim.checkpoint import Saved
     from cutaway.shim.container import Host
     from cutaway.shim.events import Publisher
     from cutaway.shim.loop import Event
     from cutaway.shim.oom import OomWatcher
+    from cutaway.shim.options import Options
     from cutaway.shim.process import Process
     from cutaway.shim.ttrpc.server import Call
     from cutaway.trace.context import SpanContext
@@ -124,18 +126,17 @@ class TaskService:
         return container
 
     async def create(self, request: shim_pb2.CreateTaskRequest) -> "Message":
-        if request.checkpoint:
-            raise Unimplemented("restoring from a checkpoint")
         if request.id in self._containers or request.id in self._creating:
             raise AlreadyExists(f"container {request.id}")
         if not (request.id and request.bundle):
             raise InvalidArgument("a task needs an id and a bundle")
+        settings = options.from_any(request.options)
         container = new_container(
             self._host,
             request.id,
-            Bundle(request.bundle, [_mount(m) for m in request.rootfs]),
+            Bundle(request.bundle, [_mount(m) for m in request.rootfs], _saved(request, settings)),
             Stdio(request.stdin, request.stdout, request.stderr, request.terminal),
-            options.from_any(request.options),
+            settings,
             self._binary,
         )
         self._creating.add(request.id)
@@ -150,14 +151,18 @@ class TaskService:
         self._containers[container.id] = container
         stdio = container.init.stdio
         event = task_events_pb2.TaskCreate(
-            container_id=container.id, bundle=container.bundle.path, pid=container.init.pid
+            container_id=container.id,
+            bundle=container.bundle.path,
+            pid=container.init.pid,
+            checkpoint=container.bundle.saved.path if container.bundle.saved else "",
         )
         event.io.stdin, event.io.stdout, event.io.stderr = stdio.stdin, stdio.stdout, stdio.stderr
         event.io.terminal = stdio.terminal
         for mount in container.bundle.rootfs:
             event.rootfs.add(type=mount.kind, source=mount.source, target=mount.target, options=mount.options)
         self._publisher.publish(event)
-        self._oom.watch(container.id, container.init.pid)
+        if container.init.pid:
+            self._oom.watch(container.id, container.cgroup)
 
     async def start(self, request: shim_pb2.StartRequest) -> "Message":
         process = await self._container(request.id).start(request.exec_id)
@@ -167,6 +172,7 @@ class TaskService:
         """Told by the container."""
         if process is container.init:
             self._publisher.publish(task_events_pb2.TaskStart(container_id=container.id, pid=process.pid))
+            self._oom.watch(container.id, container.cgroup)
         else:
             self._publisher.publish(
                 task_events_pb2.TaskExecStarted(
@@ -256,8 +262,10 @@ class TaskService:
         return Empty()
 
     async def checkpoint(self, request: shim_pb2.CheckpointTaskRequest) -> "Message":
-        self._container(request.id)
-        raise Unimplemented("checkpoint")
+        from cutaway.shim.checkpoint import options_of
+
+        await self._container(request.id).checkpoint(request.path, options_of(request.options))
+        return Empty()
 
     async def update(self, request: shim_pb2.UpdateTaskRequest) -> "Message":
         await self._container(request.id).update(request.resources.value)
@@ -277,7 +285,7 @@ class TaskService:
 
         container = self._container(request.id)
         response = shim_pb2.StatsResponse()
-        found = metrics(container.init.pid)
+        found = metrics(container.cgroup())
         response.stats.type_url = found.DESCRIPTOR.full_name
         response.stats.value = found.SerializeToString()
         return response
@@ -295,6 +303,14 @@ class TaskService:
 
 def _mount(mount: "Any") -> Mount:
     return Mount(mount.type, mount.source, mount.target, list(mount.options))
+
+
+def _saved(request: shim_pb2.CreateTaskRequest, settings: "Options") -> "Saved | None":
+    if not request.checkpoint:
+        return None
+    from cutaway.shim.checkpoint import Saved
+
+    return Saved(request.checkpoint, request.parent_checkpoint, settings, request.bundle)
 
 
 def _exited_at(process: "Process") -> Timestamp:

@@ -1,4 +1,5 @@
-"""`start`: make the socket, print where it listens, leave the daemon running.
+"""`start`: make the socket, print where it listens, leave the daemon running. What is printed, and in which
+form, is the caller's wish: see `bootstrap`.
 
 The caller reads stdout and stderr until both are closed, so the daemon keeps neither; what it has
 to say later goes to the bundle's `log` FIFO.
@@ -7,8 +8,10 @@ to say later goes to the bundle's `log` FIFO.
 import os
 import sys
 
+from cutaway.errors import CutawayError, Unknown
 from cutaway.linux import smallfile
 from cutaway.shim import address
+from cutaway.shim.bootstrap import Bootstrap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from cutaway.shim.arguments import Arguments
 
 _MAX_OOM_SCORE = 1000
+_MAX_GIVEN = 10 << 20  # as containerd's shim
 
 
 # In a fork of the zygote: says that this command has ended, with 0, although its process lives on.
@@ -28,23 +32,28 @@ leave: "Callable[[], None] | None" = None
 def start(arguments: "Arguments") -> int:
     """Start a shim, or name the one that the container's group has. The bundle is the current folder."""
     bundle = os.getcwd()
-    given = sys.stdin.buffer.read() if sys.stdin else b""
+    given = sys.stdin.buffer.read(_MAX_GIVEN) if sys.stdin else b""
+    caller = Bootstrap(given, arguments)
     group = address.group_of(bundle, arguments["id"])
-    path = address.path_for(arguments["address"], arguments["namespace"], group)
+    folder = address.folder(bundle, caller.socket_dir)
+    path = address.path_for(arguments["address"], arguments["namespace"], group, folder)
+    answer = caller.answer(address.SCHEME + path)
     listener = address.listen(path)
     if listener is None:
         _write_address(f"{bundle}/address", address.SCHEME + path)
     else:
         try:
             _write_address(f"{bundle}/address", address.SCHEME + path)
+            if given:
+                _join_cgroup(caller)
             pid = os.fork() if leave is None else 0
         except BaseException:
             address.remove(path)
             raise
         if pid == 0:
-            _be_daemon(arguments, listener, path, given)
+            _be_daemon(arguments, listener, path, answer)
         listener.close()
-    os.write(1, (address.SCHEME + path).encode())
+    os.write(1, answer)
     return 0
 
 
@@ -55,20 +64,33 @@ def _write_address(path: str, text: str) -> None:
     os.rename(temporary, path)
 
 
-def _be_daemon(arguments: "Arguments", listener: "socket.socket", path: str, given: bytes) -> "NoReturn":
+def _join_cgroup(caller: Bootstrap) -> None:
+    """Into the cgroup that the options name for the shim, before there is one. Raises `Unknown`."""
+    wanted = caller.options().shim_cgroup
+    if not wanted:
+        return
+    from cutaway.linux import cgroups
+
+    try:
+        cgroups.manager(f"/{wanted.lstrip('/')}", "shim").add(os.getpid())
+    except (CutawayError, OSError) as error:
+        raise Unknown(f"failed to join cgroup {wanted}: {error}") from None
+
+
+def _be_daemon(arguments: "Arguments", listener: "socket.socket", path: str, answer: bytes) -> "NoReturn":
     """In the child; or in the command's own process, if it can be left to go on."""
     code = 1
     try:
-        _raise_oom_score()
         if leave is not None:
-            os.write(1, (address.SCHEME + path).encode())
+            os.write(1, answer)
         os.setsid()
         _detach()
+        _raise_oom_score()
         if leave is not None:
             leave()
         from cutaway.shim.daemon import run
 
-        code = run(arguments, listener, path, given)
+        code = run(arguments, listener, path)
     except BaseException as error:  # noqa: BLE001 - the last thing that can be done with it
         from cutaway.shim import log
 

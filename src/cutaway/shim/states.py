@@ -18,6 +18,7 @@ RESUME = "resume"
 UPDATE = "update"
 EXEC = "exec"
 KILL = "kill"
+CHECKPOINT = "checkpoint"
 RESIZE = "resize"
 
 
@@ -40,10 +41,14 @@ class State:
         return f"State({self.name})"
 
 
-CREATED = State(
-    "created",
-    {PAUSE: "cannot pause task in created state", RESUME: "cannot resume task in created state"},
-)
+_NOT_YET = {
+    PAUSE: "cannot pause task in created state",
+    RESUME: "cannot resume task in created state",
+    CHECKPOINT: "cannot checkpoint a task in created state",
+}
+CREATED = State("created", _NOT_YET)
+# A container that is to be restored: there is no process before its start.
+SAVED = State("created", {**_NOT_YET, EXEC: "cannot exec in a created state"})
 RUNNING = State(
     "running",
     {
@@ -69,6 +74,7 @@ STOPPED = State(
         RESUME: "cannot resume a stopped container",
         UPDATE: "cannot update a stopped container",
         EXEC: "cannot exec in a stopped state",
+        CHECKPOINT: "cannot checkpoint a stopped container",
         RESIZE: "cannot resize a stopped container",
     },
 )
@@ -81,6 +87,7 @@ DELETED = State(
         RESUME: "cannot resume a deleted process",
         UPDATE: "cannot update a deleted process",
         EXEC: "cannot exec in a deleted state",
+        CHECKPOINT: "cannot checkpoint a deleted process",
         KILL: "cannot kill a deleted process",
         RESIZE: "cannot resize a deleted process",
     },

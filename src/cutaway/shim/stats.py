@@ -1,12 +1,10 @@
 """A container's usage in the form containerd's clients read: its own metrics types, v1 or v2."""
 
-from cutaway.errors import NotFound
-from cutaway.linux import cgroups
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+    from cutaway.linux.cgroups.base import Manager
     from cutaway.linux.cgroups.stats import Io, Stats, Usage
     from cutaway.pb import cgroups_v1_pb2 as v1
     from cutaway.pb import cgroups_v2_pb2 as v2
@@ -39,12 +37,9 @@ _BLKIO = {
 }
 
 
-def metrics(pid: int) -> "Message":
-    """What the container of a process uses. Raises `NotFound` when its cgroup is gone."""
-    try:
-        stats = cgroups.from_pid(pid).stats()
-    except FileNotFoundError:
-        raise NotFound("cgroup does not exist") from None
+def metrics(cgroup: "Manager") -> "Message":
+    """What a cgroup uses. Raises `NotFound` when it is gone."""
+    stats = cgroup.stats()
     return _v2(stats) if stats.version == 2 else _v1(stats)
 
 
