@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cutaway.containerd.filter_pattern import compiled
 from cutaway.containerd.filters import in_map, parse_all
 from cutaway.errors import InvalidArgument
 
@@ -37,7 +39,7 @@ MATCHING = [
     "labels.a.b==c",
     'labels."com.example/slash"=="x y"',
     "name==web-1,id==abc",
-    " name == web-1 , id == abc ",
+    " name == web-1, id == abc",
     r'name=="\x77eb-1"',
     r'name=="\u0077eb\u002d1"',
 ]
@@ -54,6 +56,14 @@ NOT_MATCHING = [
     "name~=(",
 ]
 BROKEN = {
+    "name ": "expected an operator",
+    "name==web-1 ": "unexpected input:  ",
+    "name==web-1 ,id": "unexpected input:  ",
+    "name==.x": "expected value or quoted",
+    "/name/": "invalid quote encountered",
+    "name==/x": "quoted literal not terminated",
+    "name\0": "unexpected null",
+    "ü==x": r"\[ >|\ufffd|< \ufffd==x\]: expected field or quoted",
     "name=": "unsupported operator",
     "name=x": "unsupported operator",
     "name~~x": "unsupported operator",
@@ -93,6 +103,59 @@ def test_a_list_matches_what_any_member_matches() -> None:
     assert parse_all(["missing", "name"]).matches(field)
     assert not parse_all(["missing", "name==x"]).matches(field)
     assert parse_all([]).matches(field)
+
+
+# Patterns by Go's rules: what they find in, and what not. None: Go has no such pattern.
+PATTERNS: dict[str, tuple[str, str] | None] = {
+    "a$": ("ba", "a\n"),
+    "(?m)^b$": ("a\nb\nc", "ab"),
+    r"^a\z": ("a", "a\n"),
+    "x{,2}": ("x{,2}", "xx"),
+    "[[:digit:]-]+z": ("1-z", "az"),
+    "[^[:space:]]x": ("ax", " x"),
+    r"\Qa.b\Ec": ("a.bc", "axbc"),
+    r"\x{fc}|\x41": ("ü", "u"),
+    r"\101\060": ("A0", "101"),
+    "(?i)A|b": ("B", "c"),
+    "(x(?i)a|b)c": ("xAc", "Xac"),
+    "(?s:a.b)": ("a\nb", "ab"),
+    "a.b": ("a-b", "a\nb"),
+    "(?P<n>a)(?:b)": ("ab", "ba"),
+    r"^\d$": ("1", "\u0661"),
+    r"[\w-]": ("-", "ü"),
+    "[]a]": ("]", "b"),
+    "^*a": ("a", "b"),
+    "a+?b": ("aab", "b"),
+    "(": None,
+    "a)": None,
+    "(?=a)": None,
+    "(?<n>a)": None,
+    r"(a)\1": None,
+    "a++": None,
+    "a{2}{3}": None,
+    "a{1001}": None,
+    "*a": None,
+    r"[b-a]": None,
+    "[a": None,
+    r"\y": None,
+    "[[:nothing:]]": None,
+}
+
+
+@pytest.mark.parametrize(("pattern", "found"), PATTERNS.items())
+def test_patterns_are_those_of_go(pattern: str, found: tuple[str, str] | None) -> None:
+    made = compiled(pattern)
+    if found is None:
+        assert made is None
+        return
+    assert made is not None
+    assert [bool(made.search(text)) for text in found] == [True, False]
+
+
+@given(st.text(alphabet="ab(|)[]{}^$*+?.\\,-2:imsQEPx<>=!", max_size=14))
+def test_any_pattern_is_translated_or_refused(pattern: str) -> None:
+    made = compiled(pattern)
+    assert made is None or isinstance(made.search("ab-2"), re.Match | None)
 
 
 @given(st.text(max_size=40))

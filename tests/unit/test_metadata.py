@@ -102,9 +102,10 @@ def test_namespaces(tx: Transaction) -> None:
     namespaces.create(tx, "ns", {"a": "b"})
     with pytest.raises(AlreadyExists, match='namespace "ns": already exists'):
         namespaces.create(tx, "ns", {})
-    assert namespaces.update(tx, "ns", {"c": "d"}, []) == {"a": "b", "c": "d"}
-    assert namespaces.update(tx, "ns", {}, ["labels.a"]) == {"c": "d"}
-    assert namespaces.update(tx, "ns", {"e": "f"}, ["labels"]) == {"e": "f"}
+    assert namespaces.update(tx, "ns", {"c": "d", "e": "f"}, []) == {"c": "d", "e": "f"}
+    assert namespaces.update(tx, "ns", {"e": "g"}, ["labels.c", "labels.e"]) == {"e": "g"}
+    with pytest.raises(InvalidArgument, match='cannot update "labels"'):
+        namespaces.update(tx, "ns", {"e": "f"}, ["labels"])
     with pytest.raises(InvalidArgument, match='cannot update "name"'):
         namespaces.update(tx, "ns", {}, ["name"])
     with pytest.raises(InvalidArgument):

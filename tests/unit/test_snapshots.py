@@ -142,8 +142,8 @@ def test_a_kernel_without_the_index_option_is_not_given_it(
 
 def test_native_mounts_are_binds(tmp_path: Path) -> None:
     native = Native(tmp_path)
-    assert native.mounts(2, Kind.ACTIVE, [1]) == [Mount("bind", f"{tmp_path}/2/fs", ("rw", "rbind"))]
-    assert native.mounts(2, Kind.VIEW, [1]) == [Mount("bind", f"{tmp_path}/1/fs", ("ro", "rbind"))]
+    assert native.mounts(2, Kind.ACTIVE, [1]) == [Mount("bind", f"{tmp_path}/2/fs", ("rbind", "rw"))]
+    assert native.mounts(2, Kind.VIEW, [1]) == [Mount("bind", f"{tmp_path}/1/fs", ("rbind", "ro"))]
 
 
 @pytest.mark.parametrize("snapshotter", ["overlayfs", "native"])

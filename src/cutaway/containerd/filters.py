@@ -8,16 +8,19 @@
     value     := quoted | [^\\s,]+
     quoted    := Go's string syntax between "..", and for the value of ~= also between |..| or /../
 
-A list of filters matches what any of its members matches; an empty list matches everything.
+A list of filters matches what any of its members matches; an empty list matches everything. Space may
+stand before a token but for "," and "." and the end, where containerd's reader looks ahead.
 Source: package filters of containerd (its documentation and observed behaviour).
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cutaway.containerd.filter_pattern import compiled
 from cutaway.errors import InvalidArgument
 
 Field = Callable[[Sequence[str]], str | None]
@@ -25,12 +28,11 @@ Field = Callable[[Sequence[str]], str | None]
 
 _FIELD = re.compile(r"[A-Za-z0-9_]+")
 _OPERATOR = re.compile(r"[=!~]+")
-_VALUE = re.compile(r"[^\s,]+")
-_SPACE = re.compile(r"\s*")
 _OPERATORS = ("==", "!=", "~=")
-_ESCAPE = re.compile(
-    r"\\(?:([abfnrtv\\])|([0-7]{3})|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.S
-)
+_QUOTES = '"|/'
+_SPACE = re.compile("[\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*")
+_DIGITS = {8: re.compile("[0-7]*"), 16: re.compile("[0-9a-fA-F]*")}
+_LENGTH = {"x": 2, "u": 4, "U": 8}
 _PLAIN = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
 
 
@@ -78,99 +80,152 @@ def in_map(path: Sequence[str], values: Mapping[str, str]) -> str | None:
 
 
 class _Parser:
+    """Reads from `at` on. What follows the grammar's letters is `next`, which does not pass over space."""
+
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
 
+    @property
+    def next(self) -> str:
+        return self.text[self.at : self.at + 1]
+
     def parse(self) -> list[Selector]:
         selectors = [self.selector()]
-        while self.peek() == ",":
+        while self.next == ",":
             self.at += 1
             selectors.append(self.selector())
-        if self.at < len(self.text):
-            raise self.error(f"unexpected input: {self.text[self.at]}")
+        if self.next:
+            shown = "\ufffd" if self.next == "\0" else self.next
+            raise self.error(f"unexpected input: {shown}", self.at)
         return selectors
 
     def selector(self) -> Selector:
         path = [self.field()]
-        while self.peek() == ".":
+        while self.next == ".":
             self.at += 1
             path.append(self.field())
-        if self.peek() in ("", ","):
+        if self.next in ("", ","):
             return Selector(tuple(path))
         operator = self.operator()
-        value = self.value('"|/' if operator == "~=" else '"')
-        return Selector(tuple(path), operator, value, _compile(value) if operator == "~=" else None)
+        value = self.value(_QUOTES if operator == "~=" else '"')
+        return Selector(tuple(path), operator, value, compiled(value) if operator == "~=" else None)
 
     def field(self) -> str:
-        if self.peek() == '"':
-            return self.quoted()
-        return self.token(_FIELD, "expected field or quoted")
+        at = self.skip()
+        if self.next and self.next in _QUOTES:
+            return self.quoted('"')
+        if found := _FIELD.match(self.text, at):
+            self.at = found.end()
+            return found[0]
+        raise self.unexpected("expected field or quoted")
 
     def operator(self) -> str:
-        at = self.at
-        operator = self.token(_OPERATOR, 'expected an operator ("=="|"!="|"~=")')
-        if operator not in _OPERATORS:
+        at = self.skip()
+        if self.next and self.next in _QUOTES:
+            self.scan()  # to say what is wrong inside of it, if anything
             self.at = at
-            raise self.error(f'unsupported operator "{operator}"')
-        return operator
-
-    def value(self, quotes: str) -> str:
-        if self.peek() in ('"', "|", "/"):
-            if self.peek() not in quotes:
-                raise self.error("invalid quote encountered")
-            return self.quoted()
-        return self.token(_VALUE, "expected value or quoted")
-
-    def quoted(self) -> str:
-        quote = self.text[self.at]
-        found = re.compile(
-            rf"{re.escape(quote)}((?:[^\\{re.escape(quote)}\n]|\\.)*){re.escape(quote)}", re.S
-        ).match(self.text, self.at)
+        found = _OPERATOR.match(self.text, at)
         if not found:
-            raise self.error("quoted literal not terminated")
-        value = _ESCAPE.sub(lambda escape: self.unescape(escape, quote), found[1])
-        self.at = found.end()
-        return value
-
-    def unescape(self, escape: re.Match[str], quote: str) -> str:
-        plain, octal, hexadecimal, short, long, other = escape.groups()
-        if plain:
-            return _PLAIN[plain]
-        if other == quote:
-            return quote
-        if other:
-            numeric = other in "01234567xuU"
-            raise self.error(f"illegal {'numeric ' if numeric else ''}escape sequence")
-        code = int(octal, 8) if octal else int(hexadecimal or short or long, 16)
-        if code > (0xFF if octal else 0x10FFFF):
-            raise self.error("unquoting failed: quote syntax error")
-        return chr(code)
-
-    def token(self, pattern: re.Pattern[str], expected: str) -> str:
-        found = pattern.match(self.text, self.skip())
-        if not found:
-            raise self.error(expected)
+            raise self.unexpected('expected an operator ("=="|"!="|"~=")')
+        if found[0] not in _OPERATORS:
+            raise self.error(f'unsupported operator "{found[0]}"', at)
         self.at = found.end()
         return found[0]
 
-    def peek(self) -> str:
-        """The next character that is no space, or "" at the end."""
-        return self.text[self.skip() : self.at + 1]
+    def value(self, quotes: str) -> str:
+        at = self.skip()
+        if self.next and self.next in _QUOTES:
+            return self.quoted(quotes)
+        if self.next in ("", ",", ".", "=", "!", "~", "\0"):
+            raise self.unexpected("expected value or quoted")
+        self.at += 1  # the first may be of any kind
+        while _is_of_value(self.next):
+            self.at += 1
+        return self.text[at : self.at]
+
+    def quoted(self, allowed: str) -> str:
+        at, quote = self.at, self.next
+        parts = self.scan()
+        if quote not in allowed:
+            raise self.error("invalid quote encountered", at)
+        if None in parts:
+            raise self.error("unquoting failed: quote syntax error", at)
+        return b"".join(part or b"" for part in parts).decode("utf-8", "surrogateescape")
+
+    def scan(self) -> list[bytes | None]:
+        """The parts of a quoted text; None for an escape that is well formed and means no character.
+
+        Of the things that are wrong with it the first is told, and where it begins.
+        """
+        start, quote = self.at, self.next
+        parts: list[bytes | None] = []
+        wrong = ""
+        self.at += 1
+        while self.next != quote:
+            if self.next in ("", "\n", "\0"):
+                end = "unexpected null" if self.next == "\0" else "quoted literal not terminated"
+                raise self.error(wrong or end, start)
+            if self.next == "\\":
+                self.at += 1
+                try:
+                    parts.append(self.escape(quote))
+                except _BadEscape as error:
+                    wrong = wrong or str(error)
+            else:
+                parts.append(self.next.encode())
+                self.at += 1
+        self.at += 1
+        if wrong:
+            raise self.error(wrong, start)
+        return parts
+
+    def escape(self, quote: str) -> bytes | None:
+        kind = self.next
+        if kind == quote or kind in _PLAIN:
+            self.at += 1
+            return _PLAIN.get(kind, kind).encode()
+        octal = kind in tuple("01234567")
+        if not octal and kind not in _LENGTH:
+            raise _BadEscape("illegal escape sequence")
+        self.at += not octal
+        length, base = (3, 8) if octal else (_LENGTH[kind], 16)
+        digits = _DIGITS[base].match(self.text, self.at, self.at + length)
+        found = digits[0] if digits else ""
+        self.at += len(found)
+        if len(found) < length:
+            raise _BadEscape("illegal numeric escape sequence")
+        code = int(found, base)
+        if octal or kind == "x":
+            return bytes([code]) if code <= 0xFF else None
+        if code > 0x10FFFF:
+            return None
+        return ("\ufffd" if 0xD800 <= code <= 0xDFFF else chr(code)).encode()
 
     def skip(self) -> int:
+        """Pass over space."""
         space = _SPACE.match(self.text, self.at)
         self.at = space.end() if space else self.at
         return self.at
 
-    def error(self, what: str) -> InvalidArgument:
-        text, at = self.text, self.at
-        where = f"[{text[:at]} >|{text[at]}|< {text[at + 1 :]}]" if at < len(text) else f"[{text}]"
+    def unexpected(self, expected: str) -> InvalidArgument:
+        return self.error("unexpected null" if self.next == "\0" else expected, self.at)
+
+    def error(self, what: str, at: int) -> InvalidArgument:
+        """Shown is the byte, as containerd's reader counts."""
+        text = self.text.encode()
+        at = len(self.text[:at].encode())
+        before, here, after = (
+            part.decode("utf-8", "replace") for part in (text[:at], text[at : at + 1], text[at + 1 :])
+        )
+        where = f"[{before} >|{here}|< {after}]" if here else f"[{self.text}]"
         return InvalidArgument(f"filters: parse error: {where}: {what}: invalid argument")
 
 
-def _compile(pattern: str) -> re.Pattern[str] | None:
-    try:
-        return re.compile(pattern)
-    except re.error:
-        return None
+class _BadEscape(Exception):
+    """What is wrong with an escape."""
+
+
+def _is_of_value(char: str) -> bool:
+    """Go's unicode.IsGraphic without spaces."""
+    return char != "" and char != "," and unicodedata.category(char)[0] in "LMNPS"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from cutaway.errors import InvalidArgument
+from cutaway.errors import InvalidArgument, Unknown
 
 MAX_IDENTIFIER = 76
 MAX_LABEL = 4096
@@ -30,13 +30,23 @@ def validate(name: str) -> None:
 
 
 def validate_labels(labels: Mapping[str, str], what: str) -> None:
-    """Check the size of labels; `what` names the field. Raises `InvalidArgument`."""
+    """Check the size of labels; `what` names the field.
+
+    Raises `InvalidArgument`, and as containerd, which leaves it to its database, `Unknown` for an empty key.
+    """
+    require_keys(labels)
     for key, value in labels.items():
         if len(key.encode()) + len(value.encode()) > MAX_LABEL:
             raise InvalidArgument(
                 f"{what}: label key and value greater than maximum size ({MAX_LABEL} bytes), "
                 f"key: {key[:10]}: invalid argument"
             )
+
+
+def require_keys(labels: Mapping[str, str]) -> None:
+    """Raises `Unknown` for a label without a key, unless it is there to be removed."""
+    if value := labels.get(""):
+        raise Unknown(f'failed to set label ""="{value}": key required')
 
 
 def digest_problem(digest: str) -> str:

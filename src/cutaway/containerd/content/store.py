@@ -161,7 +161,7 @@ class ContentStore:
             folder = self.files.folder_of(namespace, ref)
             started = now()
             wanted = Ingest(namespace, ref, folder, total, "", started, started)
-            begun = await self._db.write(_begin, wanted, expected, lease)
+            begun = await self._db.write(self._begin, wanted, expected, lease)
             if begun is None:
                 raise AlreadyExists(f"content {expected}: already exists")
             session = Session(self, begun, lease)
@@ -170,6 +170,19 @@ class ContentStore:
                 yield session
             finally:
                 session.close()
+
+    def _begin(self, tx: Transaction, wanted: Ingest, expected: str, lease: str) -> Ingest | None:
+        """None when the namespace has the blob; its lease holds it then."""
+        if expected and blobs.has(tx, wanted.namespace, expected):
+            leases.hold(tx, wanted.namespace, lease, leases.CONTENT, expected)
+            return None
+        if wanted.total and blobs.total(tx, wanted.namespace, wanted.ref) not in (0, wanted.total):
+            # Another size is another blob: what was written under the ref is of no use for it.
+            self._abort(tx, wanted.namespace, wanted.ref, lease)
+        there = blobs.size_anywhere(tx, expected) if expected else None
+        if there is not None and wanted.total in (0, there):
+            wanted = replace(wanted, shared=expected, total=there)
+        return blobs.begin(tx, wanted, lease)
 
     # What a session needs of the store.
 
@@ -219,17 +232,6 @@ class ContentStore:
 
         await self._db.write(clear)
         return replace(ingest, shared="")
-
-
-def _begin(tx: Transaction, wanted: Ingest, expected: str, lease: str) -> Ingest | None:
-    """None when the namespace has the blob; its lease holds it then."""
-    if expected and blobs.has(tx, wanted.namespace, expected):
-        leases.hold(tx, wanted.namespace, lease, leases.CONTENT, expected)
-        return None
-    there = blobs.size_anywhere(tx, expected) if expected else None
-    if there is not None and wanted.total in (0, there):
-        wanted = replace(wanted, shared=expected, total=there)
-    return blobs.begin(tx, wanted, lease)
 
 
 class Session:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 
 from cutaway.containerd.content.files import Files
 from cutaway.containerd.metadata.blobs import Ingest
@@ -19,10 +20,13 @@ class Writer:
     def __init__(self, files: Files, ingest: Ingest) -> None:
         """Open an ingest and, if a part of it is there, take it into the digest."""
         self.ingest = ingest
+        self._written = False
         self._files = files
         self._fd = files.open_ingest(ingest.folder, ingest.namespace, ingest.ref)
         try:
             self._hash, self.offset = _hash_of(self._fd)
+            self.updated = os.fstat(self._fd).st_mtime_ns
+            """When the last byte came, in nanoseconds since the epoch."""
         except BaseException:
             os.close(self._fd)
             raise
@@ -32,12 +36,8 @@ class Writer:
         """Of the bytes so far."""
         return f"sha256:{self._hash.hexdigest()}"
 
-    @property
-    def updated(self) -> int:
-        """When the last byte came, in nanoseconds since the epoch."""
-        return os.fstat(self._fd).st_mtime_ns
-
     def write(self, data: bytes) -> None:
+        self.updated, self._written = time.time_ns(), True
         view = memoryview(data)
         while view:
             written = os.pwrite(self._fd, view, self.offset)
@@ -60,6 +60,9 @@ class Writer:
 
     def close(self) -> None:
         if self._fd >= 0:
+            if self._written:
+                # The kernel stamps files with the time of its last tick; clients find that too early.
+                os.utime(self._fd, ns=(self.updated, self.updated))
             os.close(self._fd)
             self._fd = -1
 

@@ -31,8 +31,6 @@ class Blob:
         match path[0], *path[1:]:
             case ["digest"]:
                 return self.digest
-            case ["size"]:
-                return str(self.size)
             case ["labels", *rest]:
                 return filters.in_map(rest, self.labels)
         return None
@@ -144,6 +142,12 @@ def is_begun(tx: Transaction, namespace: str, ref: str) -> bool:
     return found.fetchone() is not None
 
 
+def total(tx: Transaction, namespace: str, ref: str) -> int:
+    """How many bytes an ingest was said to have; 0 when it was not said, or there is none."""
+    row = tx.execute("SELECT total FROM ingests WHERE namespace = ? AND ref = ?", (namespace, ref)).fetchone()
+    return row[0] if row else 0
+
+
 def ingests(tx: Transaction, namespace: str) -> list[Ingest]:
     rows = tx.execute(f"SELECT {_INGEST} FROM ingests WHERE namespace = ? ORDER BY ref", (namespace,))
     return [Ingest(*row) for row in rows]
@@ -158,7 +162,7 @@ def begin(tx: Transaction, wanted: Ingest, lease: str) -> Ingest:
         "INSERT INTO ingests (namespace, ref, folder, total, shared, started, updated, expires) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT DO UPDATE SET shared = excluded.shared, expires = excluded.expires, "
-        "total = CASE WHEN total = 0 THEN excluded.total ELSE total END",
+        "total = CASE WHEN excluded.shared = '' THEN total ELSE excluded.total END",
         (wanted.namespace, wanted.ref, wanted.folder, wanted.total, wanted.shared, wanted.started,
          wanted.updated, expires),
     )  # fmt: skip

@@ -95,8 +95,11 @@ def update(tx: Transaction, namespace: str, container: Container, paths: Sequenc
     Raises `NotFound`, `InvalidArgument`.
     """
     if not container.id:
-        raise InvalidArgument("must specify a container id: invalid argument")
-    old = get(tx, namespace, container.id)
+        raise InvalidArgument("Container.ID required")
+    try:
+        old = get(tx, namespace, container.id)
+    except NotFound:
+        raise NotFound(f'container "{container.id}": not found') from None
     if not paths:
         _refuse_immutable(old, container)
     changed = _masked(old, container, paths or MUTABLE)

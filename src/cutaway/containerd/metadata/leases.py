@@ -48,8 +48,8 @@ def random_id() -> str:
 
 
 def create(tx: Transaction, namespace: str, id: str, labels: Mapping[str, str]) -> Lease:
-    """Raises `InvalidArgument`, `AlreadyExists`."""
-    names.validate_labels(labels, "lease.Labels")
+    """Labels may have any size, as in containerd. Raises `Unknown`, `AlreadyExists`."""
+    names.require_keys(labels)
     if tx.execute("SELECT 1 FROM leases WHERE namespace = ? AND id = ?", (namespace, id)).fetchone():
         raise AlreadyExists(f'lease "{id}": already exists')
     namespaces.ensure(tx, namespace)
@@ -128,7 +128,7 @@ def _validate(resource: Resource) -> None:
     kind, *rest = resource.type.split("/")
     if kind not in (CONTENT, INGESTS, SNAPSHOTS):
         raise Unimplemented(f"resource type {kind} not supported yet: not implemented")
-    if len(rest) != (kind == SNAPSHOTS):
+    if len(rest) != (kind == SNAPSHOTS) or "" in rest:
         what = "snapshot resource" if kind == SNAPSHOTS else "resource"
         raise InvalidArgument(f"invalid {what} type {resource.type}: invalid argument")
     if kind == CONTENT and (problem := names.digest_problem(resource.id)):

@@ -39,16 +39,17 @@ def all_of_them(tx: Transaction) -> list[tuple[str, Labels]]:
 
 
 def update(tx: Transaction, name: str, new: Mapping[str, str], paths: list[str]) -> Labels:
-    """Change labels: those of a field mask, or without one all that are given.
+    """Change labels: the ones that a field mask names, or without one all of them.
 
-    A namespace that is not there comes into being. Raises `InvalidArgument`.
+    A namespace that is not there comes into being. Raises `InvalidArgument`, also for a mask of `labels`.
     """
     names.validate_labels(new, "namespace.Labels")
-    ensure(tx, name)
-    old = labels(tx, name)
-    changed, others = masked(old, new, paths) if paths else ({**old, **new}, [])
-    if others:
-        raise InvalidArgument(f'cannot update "{others[0]}" field on namespace "{name}": invalid argument')
+    if wrong := [path for path in paths if not path.startswith("labels.")]:
+        raise InvalidArgument(f'cannot update "{wrong[0]}" field')
+    if kept(new):
+        names.validate(name)
+        ensure(tx, name)
+    changed, _ = masked(labels(tx, name), new, paths or ["labels"])
     tx.execute("UPDATE namespaces SET labels = ? WHERE name = ?", (dump(changed), name))
     return kept(changed)
 

@@ -124,6 +124,18 @@ def create(
     return get(tx, space, name)
 
 
+def to_commit(tx: Transaction, space: Space, key: str, name: str) -> Snapshot:
+    """The snapshot that is to be committed under a name, which must be free.
+
+    Raises `InvalidArgument`, `AlreadyExists`, `NotFound`.
+    """
+    if not name:
+        raise InvalidArgument("snapshot name must not be empty: invalid argument")
+    if _get(tx, space, name):
+        raise AlreadyExists(f'snapshot "{name}": already exists')
+    return get(tx, space, key)
+
+
 def commit(
     tx: Transaction,
     space: Space,
@@ -135,12 +147,10 @@ def commit(
 ) -> None:
     """Make an active snapshot a committed one under another name.
 
-    `used` is bytes and inodes. Raises `NotFound`, `AlreadyExists`, `FailedPrecondition`.
+    `used` is bytes and inodes. Raises `InvalidArgument`, `NotFound`, `AlreadyExists`, `FailedPrecondition`.
     """
     names.validate_labels(labels, "info.Labels")
-    if _get(tx, space, name):
-        raise AlreadyExists(f'snapshot "{name}": already exists')
-    active = get(tx, space, key)
+    active = to_commit(tx, space, key, name)
     if active.kind is not Kind.ACTIVE:
         raise FailedPrecondition(
             f'failed to commit snapshot: snapshot "{key}" is not active: failed precondition'

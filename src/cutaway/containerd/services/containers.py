@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator
 
 from google.protobuf.empty_pb2 import Empty
 
-from cutaway.containerd import filters
 from cutaway.containerd.app import App
 from cutaway.containerd.metadata import containers
 from cutaway.containerd.metadata.containers import Container
 from cutaway.containerd.server import Call, Service
-from cutaway.containerd.services.convert import from_any, timestamp, to_any
+from cutaway.containerd.services.convert import from_any, record_filter, timestamp, to_any
 from cutaway.pb import container_events_pb2 as events
 from cutaway.pb import containers_pb2 as pb
 
@@ -28,14 +27,14 @@ class Containers(Service):
         return pb.GetContainerResponse(container=encode(found))
 
     async def list(self, request: pb.ListContainersRequest, call: Call) -> pb.ListContainersResponse:
-        wanted = filters.parse_all(request.filters)
+        wanted = record_filter(request.filters)
         found = await self._app.db.read(containers.find, call.namespace, wanted)
         return pb.ListContainersResponse(containers=map(encode, found))
 
     async def list_stream(
         self, request: pb.ListContainersRequest, call: Call
     ) -> AsyncIterator[pb.ListContainerMessage]:
-        wanted = filters.parse_all(request.filters)
+        wanted = record_filter(request.filters)
         for container in await self._app.db.read(containers.find, call.namespace, wanted):
             yield pb.ListContainerMessage(container=encode(container))
 

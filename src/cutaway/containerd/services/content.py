@@ -17,7 +17,7 @@ from cutaway.containerd.content.store import Session
 from cutaway.containerd.metadata.blobs import Blob, Ingest
 from cutaway.containerd.server import Call, Service
 from cutaway.containerd.services.convert import timestamp
-from cutaway.errors import AlreadyExists, InvalidArgument, NotFound, OutOfRange
+from cutaway.errors import AlreadyExists, InvalidArgument, NotFound, OutOfRange, Unknown
 from cutaway.pb import content_events_pb2 as events
 from cutaway.pb import content_pb2 as pb
 from cutaway.trace import spans
@@ -83,10 +83,10 @@ class Content(Service):
     ) -> AsyncIterator[pb.WriteContentResponse]:
         first = await anext(requests, None)
         if first is None:
-            return
+            raise Unknown("EOF")
         if not first.ref:
             raise InvalidArgument("first message must have a reference")
-        opened = self._store.write(call.namespace, first.ref, first.total, first.expected, call.lease)
+        opened = self._store.write(call.namespace, first.ref, max(first.total, 0), first.expected, call.lease)
         async with opened as session:
             talk = _Conversation(self._app, call, session)
             request: pb.WriteContentRequest | None = first

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from google.protobuf.any_pb2 import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from cutaway.containerd import filters
 from cutaway.containerd.metadata.containers import Typed
 from cutaway.containerd.metadata.images import Target
 from cutaway.containerd.mounts import Mount
+from cutaway.errors import InvalidArgument
 from cutaway.pb import mount_pb2 as pb_mount
 from cutaway.pb.descriptor_pb2 import Descriptor
+
+
+def record_filter(texts: Iterable[str]) -> filters.Filter:
+    """The filter of a list of records, where containerd's errors name their class twice.
+
+    Raises `InvalidArgument`.
+    """
+    try:
+        return filters.parse_all(texts)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{error}: invalid argument") from None
 
 
 def timestamp(nanoseconds: int) -> Timestamp:

@@ -19,7 +19,7 @@ from cutaway.containerd.server import Call, Service
 from cutaway.containerd.services.convert import from_mount
 from cutaway.containerd.unpack.apply import Applied, apply
 from cutaway.containerd.unpack.paths import DIRECTORY
-from cutaway.errors import AlreadyExists, CutawayError, InvalidArgument
+from cutaway.errors import AlreadyExists, CutawayError, InvalidArgument, NotFound
 from cutaway.pb import diff_pb2 as pb
 from cutaway.pb.descriptor_pb2 import Descriptor
 from cutaway.trace import spans
@@ -40,7 +40,10 @@ class Diff(Service):
     async def apply(self, request: pb.ApplyRequest, call: Call) -> pb.ApplyResponse:
         digest = request.diff.digest
         mounts = [from_mount(one) for one in request.mounts]
-        fd, blob = await self._app.content.open(call.namespace, digest)
+        try:
+            fd, blob = await self._app.content.open(call.namespace, digest)
+        except NotFound as error:
+            raise NotFound(f"failed to get reader from content store: {error}") from None
         try:
             with spans.span("unpack", digest=digest, compressed=blob.size) as span:
                 done = await self._app.workers.finish(self._unpack, fd, mounts, request.sync_fs)

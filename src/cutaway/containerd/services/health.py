@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from cutaway.containerd.server import Call, Service
+from cutaway.errors import NotFound
 from cutaway.pb import health_pb2 as pb
 
 
@@ -15,7 +16,9 @@ class Health(Service):
     file = pb.DESCRIPTOR
     name = "Health"
 
-    async def check(self, _request: pb.HealthCheckRequest, _call: Call) -> pb.HealthCheckResponse:
+    async def check(self, request: pb.HealthCheckRequest, _call: Call) -> pb.HealthCheckResponse:
+        if request.service:
+            raise NotFound("unknown service")
         return pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVING)
 
     async def list(self, _request: pb.HealthListRequest, _call: Call) -> pb.HealthListResponse:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from google.protobuf.empty_pb2 import Empty
 
-from cutaway.containerd import filters
 from cutaway.containerd.app import App
 from cutaway.containerd.metadata import images
 from cutaway.containerd.metadata.images import Image
 from cutaway.containerd.server import Call, Service
-from cutaway.containerd.services.convert import from_descriptor, timestamp, to_descriptor
+from cutaway.containerd.services.convert import from_descriptor, record_filter, timestamp, to_descriptor
 from cutaway.errors import InvalidArgument
 from cutaway.pb import image_events_pb2 as events
 from cutaway.pb import images_pb2 as pb
@@ -27,7 +26,7 @@ class Images(Service):
         return pb.GetImageResponse(image=_encode(found))
 
     async def list(self, request: pb.ListImagesRequest, call: Call) -> pb.ListImagesResponse:
-        wanted = filters.parse_all(request.filters)
+        wanted = record_filter(request.filters)
         return pb.ListImagesResponse(
             images=map(_encode, await self._app.db.read(images.find, call.namespace, wanted))
         )

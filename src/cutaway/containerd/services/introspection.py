@@ -1,37 +1,70 @@
 """containerd.services.introspection.v1.Introspection: what this server is made of.
 
-containerd is built of plugins; clients ask which there are (dockerd: which snapshotters). Ours are
-fixed, and listed under containerd's names for what they stand in for.
+containerd is built of plugins; clients ask which there are (dockerd: which snapshotters; `ctr plugins ls`).
+Ours are fixed, and listed under containerd's names for what they stand in for, in the order in which
+containerd starts them. What it has and we have not is missing: the runtimes of shim v1, metrics for
+Prometheus, the restart monitor, `opt`.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from google.protobuf.empty_pb2 import Empty
 
-from cutaway.containerd import filters
 from cutaway.containerd.app import App
+from cutaway.containerd.filters import Field
+from cutaway.containerd.gc_schedule import GcSettings
 from cutaway.containerd.server import Call, Service
+from cutaway.containerd.services.convert import record_filter
 from cutaway.pb import introspection_pb2 as pb
 from cutaway.pb import platform_pb2
 
-_GRPC = ("containers", "content", "diff", "events", "healthcheck", "images", "introspection", "leases",
-         "namespaces", "snapshots", "tasks", "version")  # fmt: skip
+_CONTENT = "io.containerd.content.v1"
+_SNAPSHOTTER = "io.containerd.snapshotter.v1"
+_METADATA = "io.containerd.metadata.v1"
+_DIFFER = "io.containerd.differ.v1"
+_EVENT = "io.containerd.event.v1"
+_GC = "io.containerd.gc.v1"
+_SERVICE = "io.containerd.service.v1"
+_RUNTIME = "io.containerd.runtime.v2"
+_GRPC = "io.containerd.grpc.v1"
 
-PLUGINS: tuple[tuple[str, str], ...] = (
-    ("io.containerd.content.v1", "content"),
-    ("io.containerd.snapshotter.v1", "native"),
-    ("io.containerd.snapshotter.v1", "overlayfs"),
-    ("io.containerd.metadata.v1", "sqlite"),
-    ("io.containerd.differ.v1", "walking"),
-    ("io.containerd.gc.v1", "scheduler"),
-    ("io.containerd.runtime.v2", "task"),
-    *(("io.containerd.grpc.v1", name) for name in _GRPC),
+PLUGINS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (_CONTENT, "content", ()),
+    (_SNAPSHOTTER, "native", ()),
+    (_SNAPSHOTTER, "overlayfs", ()),
+    (_METADATA, "sqlite", (_CONTENT, _SNAPSHOTTER)),
+    (_DIFFER, "walking", (_METADATA,)),
+    (_EVENT, "exchange", ()),
+    (_GC, "scheduler", (_METADATA,)),
+    (_SERVICE, "introspection-service", ()),
+    (_SERVICE, "containers-service", (_EVENT, _METADATA)),
+    (_SERVICE, "content-service", (_EVENT, _METADATA)),
+    (_SERVICE, "diff-service", (_DIFFER,)),
+    (_SERVICE, "images-service", (_METADATA, _GC)),
+    (_SERVICE, "leases-service", (_METADATA,)),
+    (_SERVICE, "namespaces-service", (_EVENT, _METADATA)),
+    (_SERVICE, "snapshots-service", (_EVENT, _METADATA)),
+    (_RUNTIME, "task", (_EVENT, _METADATA)),
+    (_SERVICE, "tasks-service", (_EVENT, _RUNTIME, _METADATA)),
+    (_GRPC, "introspection", (_SERVICE,)),
+    (_GRPC, "containers", (_SERVICE,)),
+    (_GRPC, "content", (_SERVICE,)),
+    (_GRPC, "diff", (_SERVICE,)),
+    (_GRPC, "events", (_EVENT,)),
+    (_GRPC, "healthcheck", ()),
+    (_GRPC, "images", (_SERVICE,)),
+    (_GRPC, "leases", (_SERVICE,)),
+    (_GRPC, "namespaces", (_SERVICE,)),
+    (_GRPC, "snapshots", (_SERVICE,)),
+    (_GRPC, "tasks", (_SERVICE,)),
+    (_GRPC, "version", ()),
 )
 
+_OF_A_PLATFORM = (_SNAPSHOTTER, _DIFFER, _RUNTIME)
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -40,33 +73,44 @@ class Introspection(Service):
     name = "Introspection"
 
     def __init__(self, app: App) -> None:
-        self._app = app
+        config = app.config
+        self._uuid = app.uuid
+        self._exports: dict[tuple[str, str], Mapping[str, str]] = {
+            (_CONTENT, "content"): {"root": str(config.content_root)},
+            (_SNAPSHOTTER, "overlayfs"): {"root": str(config.snapshots_root)},
+            (_METADATA, "sqlite"): {"path": str(config.database), "policy": "shared"},
+            (_GC, "scheduler"): _shown(config.gc),
+        }
 
     async def plugins(self, request: pb.PluginsRequest, _call: Call) -> pb.PluginsResponse:
-        wanted = filters.parse_all(request.filters)
-        found = [self._plugin(kind, name) for kind, name in PLUGINS]
+        wanted = record_filter(request.filters)
+        found = [self._plugin(*one) for one in PLUGINS]
         return pb.PluginsResponse(plugins=[one for one in found if wanted.matches(_adapt(one))])
 
     async def server(self, _request: Empty, _call: Call) -> pb.ServerResponse:
         pid_namespace = os.stat("/proc/self/ns/pid").st_ino
-        return pb.ServerResponse(uuid=self._app.uuid, pid=os.getpid(), pidns=pid_namespace)
+        return pb.ServerResponse(uuid=self._uuid, pid=os.getpid(), pidns=pid_namespace)
 
-    def _plugin(self, kind: str, name: str) -> pb.Plugin:
-        plugin = pb.Plugin(type=kind, id=name)
-        if kind in ("io.containerd.snapshotter.v1", "io.containerd.differ.v1", "io.containerd.runtime.v2"):
+    def _plugin(self, kind: str, name: str, requires: Sequence[str]) -> pb.Plugin:
+        plugin = pb.Plugin(type=kind, id=name, requires=requires, exports=self._exports.get((kind, name), {}))
+        if kind in _OF_A_PLATFORM:
             machine = platform.machine()
             plugin.platforms.append(
                 platform_pb2.Platform(os="linux", architecture=_ARCHITECTURES.get(machine, machine))
             )
-        root = {"io.containerd.content.v1": self._app.config.content_root,
-                "io.containerd.snapshotter.v1": self._app.config.snapshots_root,
-                "io.containerd.metadata.v1": self._app.config.root}.get(kind)  # fmt: skip
-        if root:
-            plugin.exports["root"] = str(root)
         return plugin
 
 
-def _adapt(plugin: pb.Plugin) -> filters.Field:
+def _shown(settings: GcSettings) -> dict[str, str]:
+    return {
+        "PauseThreshold": f"{settings.pause_threshold:g}",
+        "DeletionThreshold": str(settings.deletion_threshold),
+        "MutationThreshold": str(settings.mutation_threshold),
+        "ScheduleDelay": f"{settings.schedule_delay:g}s",
+    }
+
+
+def _adapt(plugin: pb.Plugin) -> Field:
     def field(path: Sequence[str]) -> str | None:
         if path[0] == "type":
             return plugin.type or None

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from google.protobuf.empty_pb2 import Empty
 
-from cutaway.containerd import filters
 from cutaway.containerd.app import App
 from cutaway.containerd.metadata import leases
 from cutaway.containerd.metadata.leases import Lease, Resource
 from cutaway.containerd.server import Call, Service
-from cutaway.containerd.services.convert import timestamp
+from cutaway.containerd.services.convert import record_filter, timestamp
 from cutaway.pb import leases_pb2 as pb
 
 
@@ -33,7 +32,7 @@ class Leases(Service):
         return Empty()
 
     async def list(self, request: pb.ListRequest, call: Call) -> pb.ListResponse:
-        wanted = filters.parse_all(request.filters)
+        wanted = record_filter(request.filters)
         return pb.ListResponse(
             leases=map(_encode, await self._app.db.read(leases.find, call.namespace, wanted))
         )

@@ -43,7 +43,7 @@ class Namespaces(Service):
         self._app.bus.publish(
             new.name, "/namespaces/update", events.NamespaceUpdate(name=new.name, labels=labels)
         )
-        return pb.UpdateNamespaceResponse(namespace=pb.Namespace(name=new.name, labels=labels))
+        return pb.UpdateNamespaceResponse(namespace=pb.Namespace())  # empty, as in containerd
 
     async def delete(self, request: pb.DeleteNamespaceRequest, _call: Call) -> Empty:
         await self._app.db.write(namespaces.delete, request.name)

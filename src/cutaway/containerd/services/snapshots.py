@@ -12,6 +12,7 @@ from cutaway.containerd.metadata.snapshots import Kind, Snapshot, Space
 from cutaway.containerd.mounts import Mount
 from cutaway.containerd.server import Call, Service
 from cutaway.containerd.services.convert import timestamp, to_mount
+from cutaway.errors import InvalidArgument, Unknown
 from cutaway.pb import snapshot_events_pb2 as events
 from cutaway.pb import snapshots_pb2 as pb
 from cutaway.trace import spans
@@ -83,7 +84,10 @@ class Snapshots(Service):
     async def list(
         self, request: pb.ListSnapshotsRequest, call: Call
     ) -> AsyncIterator[pb.ListSnapshotsResponse]:
-        wanted = filters.parse_all(request.filters)
+        try:
+            wanted = filters.parse_all(request.filters)
+        except InvalidArgument as error:  # containerd loses the class of it
+            raise Unknown(str(error)) from None
         found = await self._store.find(_space(call, request.snapshotter), wanted)
         for start in range(0, len(found), LIST_BLOCK):
             yield pb.ListSnapshotsResponse(info=map(_info, found[start : start + LIST_BLOCK]))

@@ -40,8 +40,8 @@ class _Directories:
     def fs(self, id: int) -> Path:
         return self.root / str(id) / "fs"
 
-    def bind(self, id: int, *, read_only: bool) -> list[Mount]:
-        return [Mount("bind", str(self.fs(id)), ("ro" if read_only else "rw", "rbind"))]
+    def bind(self, id: int, *options: str) -> list[Mount]:
+        return [Mount("bind", str(self.fs(id)), options)]
 
 
 class Overlay(_Directories):
@@ -69,9 +69,9 @@ class Overlay(_Directories):
     def mounts(self, id: int, kind: Kind, parents: Sequence[int]) -> list[Mount]:
         """In containerd's order of options; a single layer needs no overlay and could not be one."""
         if not parents:
-            return self.bind(id, read_only=kind is Kind.VIEW)
+            return self.bind(id, "ro" if kind is Kind.VIEW else "rw", "rbind")
         if kind is Kind.VIEW and len(parents) == 1:
-            return self.bind(parents[0], read_only=True)
+            return self.bind(parents[0], "ro", "rbind")
         options = ["index=off"] if self._index_off else []
         if kind is Kind.ACTIVE:
             options += [f"workdir={self.fs(id).parent / 'work'}", f"upperdir={self.fs(id)}"]
@@ -91,9 +91,10 @@ class Native(_Directories):
             copy(self.fs(parents[0]), fs)
 
     def mounts(self, id: int, kind: Kind, parents: Sequence[int]) -> list[Mount]:
+        """In containerd's order of options, which is not the one of overlayfs."""
         if kind is Kind.VIEW and parents:
-            return self.bind(parents[0], read_only=True)
-        return self.bind(id, read_only=kind is Kind.VIEW)
+            return self.bind(parents[0], "rbind", "ro")
+        return self.bind(id, "rbind", "ro" if kind is Kind.VIEW else "rw")
 
 
 def _new_tree(folder: Path) -> Path:

@@ -20,7 +20,7 @@ from cutaway.containerd.mounts import Mount
 from cutaway.containerd.snapshots import trees
 from cutaway.containerd.snapshots.snapshotters import Native, Overlay, Snapshotter
 from cutaway.containerd.workers import Workers
-from cutaway.errors import FailedPrecondition, InvalidArgument
+from cutaway.errors import FailedPrecondition, InvalidArgument, NotFound
 
 log = logging.getLogger("containerd.snapshots")
 
@@ -65,7 +65,10 @@ class SnapshotStore:
 
     async def _stage(self, space: Space, parent: str, kind: Kind) -> Path:
         """Make a directory that takes long before the transaction that wants it."""
-        found = self._db.look_up(snapshots.get, space, parent)
+        try:
+            found = self._db.look_up(snapshots.get, space, parent)
+        except NotFound:
+            raise NotFound(f"parent snapshot {parent} does not exist: not found") from None
         staged = self.root / f"{_STAGED}{uuid.uuid4()}"
         try:
             await self._workers.finish(self._known[space.snapshotter].make, staged, kind, [found.id])
@@ -114,7 +117,7 @@ class SnapshotStore:
     async def commit(self, space: Space, key: str, name: str, labels: Mapping[str, str], lease: str) -> None:
         """Raises `NotFound`, `AlreadyExists`, `FailedPrecondition`."""
         self._snapshotter(space.snapshotter)
-        active = self._db.look_up(snapshots.get, space, key)
+        active = self._db.look_up(snapshots.to_commit, space, key, name)
         used = await self._workers.run(trees.usage, self._fs(active.id))
         await self._db.write(snapshots.commit, space, key, name, used, labels, lease)
 
