@@ -65,7 +65,7 @@ storage:
   delete:
     enabled: true
 http:
-  addr: 127.0.0.1:{daemon.port}
+  addr: {daemon.host}
   secret: not-a-secret
 """
 
@@ -348,6 +348,8 @@ class OurEngine(Engine):
 class RealRegistry(Daemon):
     """docker-registry over plain HTTP on the loopback of its network namespace."""
 
+    address = "127.0.0.1"
+
     def __init__(
         self, base: Path, netns: NetNs, *, port: int | None = None, name: str = "reg", extra_config: str = ""
     ) -> None:
@@ -358,7 +360,7 @@ class RealRegistry(Daemon):
     @property
     def host(self) -> str:
         """The registry's part of an image reference."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.address}:{self.port}"
 
     def prepare(self) -> None:
         (self.folder / "config.yml").write_text(REGISTRY_CONFIG.format(daemon=self) + self.extra_config)
@@ -367,7 +369,7 @@ class RealRegistry(Daemon):
         return [peer("docker-registry"), "serve", self.folder / "config.yml"]
 
     def is_ready(self) -> bool:
-        return self.netns.call(dials, ("127.0.0.1", self.port))
+        return self.netns.call(dials, (self.address, self.port))
 
     def push(self, image: Image, name: str, tag: str = "latest", *, docker: bool = False) -> str:
         """Push an image and return its manifest's digest."""

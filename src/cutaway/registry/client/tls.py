@@ -132,7 +132,12 @@ def _load(path: Path, load: Callable[[], None]) -> None:
 
 
 def refusal(error: BaseException) -> str:
-    """What went wrong in a TLS handshake, in the words of Go's TLS, which Docker's users know; or ""."""
+    """What went wrong in a TLS handshake, in the words of Go's TLS, which Docker's users know; or "".
+
+    TLS 1.3 refuses a client after the handshake: then it is the cause of a broken connection.
+    """
+    if not isinstance(error, ssl.SSLError) and isinstance(error.__cause__, ssl.SSLError):
+        error = error.__cause__
     if isinstance(error, ssl.SSLCertVerificationError):
         words = _VERIFICATION.get(error.verify_code)
         return f"x509: {words}" if words else f"tls: {error.verify_message}"
