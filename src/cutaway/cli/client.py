@@ -17,13 +17,17 @@ from cutaway.trace import context, spans
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, BinaryIO
+
+    Query = dict[str, str] | list[tuple[str, str]]
 
 MAX_VERSION = (1, 50)
 OLDEST_VERSION = (1, 24)
 POST_SECONDS = 0.5
 PING = "/_ping"
 STREAM = {"Content-Type": "text/plain"}
+CHUNKED = {"Transfer-Encoding": "chunked"}
+UPLOAD_PIECE = 256 * 1024
 
 
 class Client:
@@ -45,7 +49,7 @@ class Client:
         self,
         method: str,
         path: str,
-        values: "dict[str, str] | None" = None,
+        values: "Query | None" = None,
         body: object = None,
         *,
         missing: str = "",
@@ -60,7 +64,7 @@ class Client:
         self,
         method: str,
         path: str,
-        values: "dict[str, str] | None" = None,
+        values: "Query | None" = None,
         body: object = None,
         *,
         headers: "dict[str, str] | None" = None,
@@ -81,6 +85,38 @@ class Client:
                 raise self._error(response, missing)
         if response.complete:
             self._keep(response)
+        return response
+
+    def upload(
+        self,
+        path: str,
+        values: "Query",
+        source: "BinaryIO",
+        *,
+        method: str = "POST",
+        headers: "dict[str, str] | None" = None,
+        missing: str = "",
+    ) -> Response:
+        """A request whose body is all that a file has, sent as it is read; otherwise as `request`.
+
+        A daemon that has seen enough answers before the end; its answer counts, not that it hung up.
+        """
+        self._negotiate()
+        target = f"/v{self.version}{path}{query(values)}"
+        with spans.span(f"{method} {path}", kind=spans.CLIENT) as span:
+            span.set(**{"http.request.method": method, "url.path": target})
+            connection = self._connect()
+            connection.send(_head(method, target, None, {**(headers or {}), **CHUNKED}))
+            try:
+                while data := source.read(UPLOAD_PIECE):
+                    connection.send(b"%x\r\n%b\r\n" % (len(data), data))
+                connection.send(b"0\r\n\r\n")
+            except Unavailable:
+                pass
+            response = Response(connection, method)
+            span.set(**{"http.response.status_code": response.status})
+            if response.status >= 400:
+                raise self._error(response, missing)
         return response
 
     def done(self, response: Response) -> None:
@@ -199,7 +235,7 @@ def _head(method: str, target: str, body: object, extra: "dict[str, str]") -> by
     }
     if body is not None:
         headers["Content-Type"] = "application/json"
-    if method == "POST":
+    if method == "POST" and "Transfer-Encoding" not in headers:
         headers["Content-Length"] = str(len(payload))
     current = spans.current()
     if current is not None and spans.enabled() and target != PING:

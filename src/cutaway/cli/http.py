@@ -239,7 +239,8 @@ def quote(text: str, safe: str = "") -> str:
     return "".join(chr(byte) if byte in keep else f"%{byte:02X}" for byte in os.fsencode(text))
 
 
-def query(values: "dict[str, str]") -> str:
-    """A query string with its question mark; "" for no values."""
-    text = "&".join(f"{quote(key)}={quote(value)}" for key, value in values.items())
+def query(values: "dict[str, str] | list[tuple[str, str]]") -> str:
+    """A query string with its question mark, "" for no values; a list may name a key more than once."""
+    pairs = values.items() if isinstance(values, dict) else values
+    text = "&".join(f"{quote(key)}={quote(value)}" for key, value in pairs)
     return f"?{text}" if text else ""

@@ -10,14 +10,22 @@ COMMANDS = {
         "ATTACH",
         "Attach local standard input, output, and error streams to a running container",
     ),
+    "commit": ("commit", "COMMIT", "Create a new image from a container's changes"),
     "create": ("creation", "CREATE", "Create a new container"),
     "daemon": ("daemon", "DAEMON", "Start, stop and look after Cutaway's daemons"),
     "events": ("events", "EVENTS", "Get real time events from the server"),
     "exec": ("execute", "EXEC", "Run a command in a running container"),
+    "export": ("transfer", "EXPORT", "Export a container's filesystem as a tar archive"),
     "images": ("images", "IMAGES", "List images"),
+    "import": (
+        "transfer",
+        "IMPORT",
+        "Import the contents from a tarball to create a filesystem image",
+    ),
     "info": ("info", "INFO", "Display system-wide information"),
     "inspect": ("inspect", "INSPECT", "Return low-level information on Docker objects"),
     "kill": ("lifecycle", "KILL", "Kill one or more running containers"),
+    "load": ("transfer", "LOAD", "Load an image from a tar archive or STDIN"),
     "login": ("login", "LOGIN", "Log in to a Docker registry"),
     "logout": ("login", "LOGOUT", "Log out from a Docker registry"),
     "logs": ("logs", "LOGS", "Fetch the logs of a container"),
@@ -25,11 +33,17 @@ COMMANDS = {
     "port": ("containers", "PORT", "List port mappings or a specific mapping for the container"),
     "ps": ("ps", "PS", "List containers"),
     "pull": ("pull", "PULL", "Pull an image or a repository from a registry"),
+    "push": ("push", "PUSH", "Push an image or a repository to a registry"),
     "rename": ("containers", "RENAME", "Rename a container"),
     "restart": ("lifecycle", "RESTART", "Restart one or more containers"),
     "rm": ("lifecycle", "RM", "Remove one or more containers"),
     "rmi": ("images", "RMI", "Remove one or more images"),
     "run": ("run", "RUN", "Run a command in a new container"),
+    "save": (
+        "transfer",
+        "SAVE",
+        "Save one or more images to a tar archive (streamed to STDOUT by default)",
+    ),
     "start": ("start", "START", "Start one or more stopped containers"),
     "stop": ("lifecycle", "STOP", "Stop one or more running containers"),
     "tag": ("images", "TAG", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
@@ -41,7 +55,8 @@ COMMANDS = {
 }
 
 _CONTAINER = (
-    "attach create exec inspect kill logs pause port rename restart rm run start stop top unpause wait"
+    "attach commit create exec export inspect kill logs pause port rename restart rm run start stop top "
+    "unpause wait"
 )
 
 # group: name in the group -> command
@@ -49,12 +64,16 @@ GROUPS = {
     "container": {name: name for name in _CONTAINER.split()}
     | {"ls": "ps", "list": "ps", "ps": "ps", "remove": "rm", "inspect": "container inspect"},
     "image": {
+        "import": "import",
         "inspect": "image inspect",
         "list": "images",
+        "load": "load",
         "ls": "images",
         "pull": "pull",
+        "push": "push",
         "remove": "rmi",
         "rm": "rmi",
+        "save": "save",
         "tag": "tag",
     },
     "system": {"events": "events", "info": "info"},

@@ -1,4 +1,4 @@
-"""A pull's progress on a terminal: one line a layer, redrawn in place."""
+"""The progress of a pull, push or load on a terminal: one line a layer, redrawn in place."""
 
 from rich.console import Console
 from rich.live import Live
@@ -38,6 +38,9 @@ def show_live(messages: "Iterable[dict[str, Any]]", out: "TextIO") -> None:
     ending: list[str] = []
     with Live(console=console, refresh_per_second=10, transient=False) as live:
         for message in messages:
+            if isinstance(text := message.get("stream"), str):
+                live.console.print(text.rstrip("\n"))
+                continue
             name, status = str(message.get("id") or ""), str(message.get("status") or "")
             if name and not status.startswith("Pulling from"):
                 layers.setdefault(name, _Layer()).update(message)

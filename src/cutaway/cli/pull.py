@@ -70,6 +70,12 @@ class Messages:
         return self
 
     def __next__(self) -> "dict[str, Any]":
+        message = self._next()
+        while "aux" in message:  # for programs
+            message = self._next()
+        return message
+
+    def _next(self) -> "dict[str, Any]":
         from cutaway.cli import jsontext
 
         message = jsontext.loads(next(self._lines), "the daemon's progress report")

@@ -157,6 +157,7 @@ def image_settings(settings: Settings) -> ImageSettings:
     """The image service's part; the built-in registry is there for when Docker Hub is not."""
     return ImageSettings(
         snapshotter=settings.snapshotter,
+        temporary=settings.data_root,
         registry=ClientSettings(
             insecure_registries=frozenset(settings.insecure_registries),
             registry_mirrors=settings.registry_mirrors,

@@ -40,10 +40,8 @@ def routes() -> list[web.RouteDef]:
         web.post(f"{one}/wait", wait),
         web.get(f"{one}/top", top),
         web.get(f"{one}/changes", unimplemented),
-        web.get(f"{one}/export", unimplemented),
         web.get(f"{one}/archive", unimplemented),
         web.put(f"{one}/archive", unimplemented),
-        web.post("/commit", unimplemented),
         web.delete(one, remove),
     ]
 

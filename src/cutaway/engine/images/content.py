@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Final, TypeVar
 
@@ -48,13 +48,19 @@ class ContentStore:
     async def read(self, digest: str, limit: int = MAX_DOCUMENT) -> bytes:
         """A whole blob; `NotFound` without it, `ResourceExhausted` beyond `limit` bytes."""
         data = bytearray()
-        request = pb.ReadContentRequest(digest=digest)
-        async with aclosing(self._client.stream(_CONTENT["Read"], request)) as replies:
-            async for reply in replies:
-                data += reply.data
+        async with aclosing(self.stream(digest)) as pieces:
+            async for piece in pieces:
+                data += piece
                 if len(data) > limit:
                     raise errors.ResourceExhausted(f"{digest} is larger than {limit} bytes")
         return bytes(data)
+
+    async def stream(self, digest: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        """A blob's bytes from an offset on; `NotFound` without it."""
+        request = pb.ReadContentRequest(digest=digest, offset=offset)
+        async with aclosing(self._client.stream(_CONTENT["Read"], request)) as replies:
+            async for reply in replies:
+                yield reply.data
 
     async def document(self, kind: type[D], digest: str) -> D:
         """A blob as a typed document."""

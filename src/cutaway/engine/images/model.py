@@ -39,8 +39,10 @@ class ImageSettings:
     max_downloads: int = 3
     """Layers fetched at the same time in one pull."""
     max_uploads: int = 5
-    """Layers sent at the same time in one push."""
+    """Blobs sent at the same time in one push."""
     platform: Platform = field(default_factory=host_platform)
+    temporary: Path | None = None
+    """Folder for archives on their way in, on a disk with room; None: the system's own."""
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,16 @@ def status(text: str, *, id: str = "") -> Event:
     return {"status": text, "id": id} if id else {"status": text}
 
 
-class LayerProgress:
-    """Reports on one layer."""
+def stream(text: str) -> Event:
+    """Text for the client to print as it is."""
+    return {"stream": text}
 
-    def __init__(self, layer: Descriptor, report: Progress) -> None:
-        self._id = layer.digest.partition(":")[2][:SHORT]
+
+class LayerProgress:
+    """Reports on one layer, under its digest or another name for it."""
+
+    def __init__(self, layer: Descriptor, report: Progress, digest: str = "") -> None:
+        self._id = (digest or layer.digest).partition(":")[2][:SHORT]
         self._size = layer.size
         self._report = report
         self._next = 0.0
@@ -44,14 +49,25 @@ class LayerProgress:
 
     def downloading(self, done: int) -> None:
         """Bytes fetched so far; told some times a second at most."""
-        now = time.monotonic()
-        if now >= self._next or done == self._size:
-            self._next = now + INTERVAL
-            self._numbers("Downloading", done)
+        self._often("Downloading", done)
+
+    def loading(self, done: int) -> None:
+        """Bytes taken from an archive so far."""
+        self._often("Loading layer", done)
+
+    def pushing(self, done: int) -> None:
+        """Bytes sent so far."""
+        self._often("Pushing", done)
 
     def extracting(self, done: int) -> None:
         """Bytes unpacked so far: containerd tells only the beginning and the end."""
         self._numbers("Extracting", done)
+
+    def _often(self, text: str, done: int) -> None:
+        now = time.monotonic()
+        if now >= self._next or done == self._size:
+            self._next = now + INTERVAL
+            self._numbers(text, done)
 
     def _numbers(self, text: str, done: int) -> None:
         detail = {"current": done, "total": self._size}

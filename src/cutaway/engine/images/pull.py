@@ -76,6 +76,7 @@ class Puller:
         snapshots: Snapshots,
         registry: RegistryClient,
         settings: ImageSettings,
+        locks: KeyedLocks,
     ) -> None:
         self._client = client
         self._store = store
@@ -84,7 +85,7 @@ class Puller:
         self._registry = registry
         self._settings = settings
         self._embedded = EmbeddedRegistry(settings.embedded) if settings.embedded else None
-        self._locks = KeyedLocks()
+        self._locks = locks
 
     async def close(self) -> None:
         """End the built-in registry, should it run."""
@@ -197,7 +198,7 @@ class Puller:
         async def pieces() -> AsyncIterator[bytes]:
             yield fetched.data
 
-        labels = {**labels, **_source(resolved.repository.reference)}
+        labels = {**labels, **source_labels(resolved.repository.reference)}
         async with self._locks.of(fetched.descriptor.digest):
             if not await self._content.write(fetched.descriptor, pieces, lease=lease, labels=labels):
                 await self._content.set_labels(fetched.descriptor.digest, labels)
@@ -216,7 +217,7 @@ class Puller:
                 descriptor,
                 lambda: blobs.stream(repository, descriptor),
                 lease=lease,
-                labels=_source(repository.reference),
+                labels=source_labels(repository.reference),
                 wrote=wrote,
             )
 
@@ -243,7 +244,7 @@ class Puller:
                 ]
                 group.create_task(self._unpack_all(resolved, config, leases.snapshots, downloads, progress))
         except ExceptionGroup as group_error:
-            raise _first(group_error) from None
+            raise first_of(group_error) from None
         await self._hold_snapshots(resolved.manifest.config.digest, chain)
 
     async def _unpacked(self, chain: tuple[str, ...]) -> int:
@@ -308,7 +309,7 @@ class Puller:
         """
         if not image.chain_id or await self._snapshots.exists(image.chain_id):
             return
-        async with self._client.lease() as lease:
+        async with self._client.lease(collect_on_error=True) as lease:
             parent = ""
             for layer, diff_id, chain_id in zip(
                 image.manifest.layers, image.diff_ids, image.chain_ids, strict=True
@@ -356,13 +357,13 @@ def other_platform(name: str, image: Image, wanted: Platform) -> str:
     )
 
 
-def _source(reference: Reference) -> dict[str, str]:
+def source_labels(reference: Reference) -> dict[str, str]:
     """Where a blob came from, as containerd's own clients note it: the host without its port."""
     host = reference.domain.rpartition(":")[0] if ":" in reference.domain else reference.domain
     return {f"{SOURCE}.{host.strip('[]').replace(':', '-')}": reference.path}
 
 
-def _first(group: ExceptionGroup[Exception]) -> Exception:
+def first_of(group: ExceptionGroup[Exception]) -> Exception:
     """The failure that ended the others."""
     first = group.exceptions[0]
-    return _first(first) if isinstance(first, ExceptionGroup) else first
+    return first_of(first) if isinstance(first, ExceptionGroup) else first

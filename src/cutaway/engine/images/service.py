@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from typing import Self
 
 from cutaway import errors
 from cutaway.engine.containerd_client import ContainerdClient
 from cutaway.engine.images import describe, filters
+from cutaway.engine.images.compose import Composer
 from cutaway.engine.images.content import ContentStore
 from cutaway.engine.images.describe import Items, Json
 from cutaway.engine.images.filters import Filters
+from cutaway.engine.images.install import Installer
+from cutaway.engine.images.load import Loaded, Loader
+from cutaway.engine.images.locks import KeyedLocks
 from cutaway.engine.images.model import CHOSEN_MANIFEST, Image, ImageSettings
 from cutaway.engine.images.progress import Progress, silent
 from cutaway.engine.images.pull import Puller, other_platform
+from cutaway.engine.images.push import Pusher
 from cutaway.engine.images.remove import Removed, Remover, Untagged, Users
+from cutaway.engine.images.save import Saver
 from cutaway.engine.images.snapshots import Snapshots
 from cutaway.engine.images.store import ImageStore
 from cutaway.engine.timestamps import rfc3339
@@ -36,7 +43,16 @@ class ImageService:
         self._snapshots = Snapshots(client, settings.snapshotter)
         self._store = ImageStore(client, self._content, settings.platform)
         self._registry = RegistryClient(settings.registry)
-        self._puller = Puller(client, self._store, self._content, self._snapshots, self._registry, settings)
+        locks = KeyedLocks()
+        self._puller = Puller(
+            client, self._store, self._content, self._snapshots, self._registry, settings, locks
+        )
+        installer = Installer(client, self._store, self._content, self._puller, locks)
+        self._loader = Loader(client, installer, settings.temporary)
+        self.composer = Composer(client, self._content, self._snapshots, installer, settings.temporary)
+        """Makes images, for import and commit."""
+        self._saver = Saver(self._store, self._content)
+        self._pusher = Pusher(self._store, self._content, self._registry, settings.max_uploads)
         self._remover = Remover(self._store)
 
     async def __aenter__(self) -> Self:
@@ -126,6 +142,22 @@ class ImageService:
         sizes = [await self._snapshots.usage(chain_id) for chain_id in image.chain_ids]
         return describe.history(image, sizes)
 
+    async def load(
+        self, pieces: AsyncIterator[bytes], progress: Progress = silent, *, quiet: bool = True
+    ) -> tuple[Loaded, ...]:
+        """Bring in the images of an archive; see `Loader.load`."""
+        return tuple(await self._loader.load(pieces, progress, quiet=quiet))
+
+    async def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
+        """An archive of images by name or ID. Raises `NotFound` before there is anything to iterate over."""
+        return self._saver.write(await self._saver.plan(names))
+
+    async def push(
+        self, named: Reference, auth: Credentials = ANONYMOUS, progress: Progress = silent
+    ) -> tuple[Reference, ...]:
+        """Push a tag, or all tags of a name without one; see `Pusher.push`."""
+        return tuple(await self._pusher.push(named, auth, progress))
+
     async def tag(self, text: str, repository: str, tag: str = "") -> Reference:
         """Give an image one more name, which may be another image's until now; return it."""
         image = await self._store.find(text)
@@ -133,20 +165,10 @@ class ImageService:
         if target.digest:
             raise errors.InvalidArgument("refusing to create a tag with a digest reference")
         target = target.with_tag(tag) if tag else target.with_default_tag()
-        await self._keep_if_last(str(target), image)
+        await self._store.keep_if_last(str(target), image)
         labels = {CHOSEN_MANIFEST: image.manifest_descriptor.digest}
         await self._store.put(str(target), image.target, labels)
         return target
-
-    async def _keep_if_last(self, name: str, instead: Image) -> None:
-        """Keep the image that is about to lose its last name to another."""
-        record = await self._store.record(name)
-        if record is None:
-            return
-        before = await self._store.load(record)
-        known = await self._store.with_id(before.id)
-        if before.id != instead.id and known and len(known.names) == 1:
-            await self._store.keep_dangling(before)
 
     async def remove(
         self,

@@ -9,8 +9,8 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from cutaway import errors
@@ -18,6 +18,7 @@ from cutaway.engine.containerd_client import ContainerdClient
 from cutaway.oci.image_spec import Descriptor
 from cutaway.pb import descriptor_pb2, diff_pb2, leases_pb2
 from cutaway.pb import snapshots_pb2 as pb
+from cutaway.pb.mount_pb2 import Mount
 from cutaway.pb.service import methods
 from cutaway.trace import spans
 
@@ -89,6 +90,35 @@ class Snapshots:
                 await asyncio.shield(self._remove(key))
                 raise
 
+    @asynccontextmanager
+    async def view(self, parent: str, lease: str) -> AsyncIterator[Sequence[Mount]]:
+        """How to mount a committed snapshot to read it; none at all for no parent."""
+        if not parent:
+            yield []
+            return
+        key = f"view-{secrets.token_hex(8)}"
+        request = pb.ViewSnapshotRequest(snapshotter=self.snapshotter, key=key, parent=parent)
+        reply: pb.ViewSnapshotResponse = await self._client.call(_SNAPSHOTS["View"], request, lease=lease)
+        try:
+            yield list(reply.mounts)
+        finally:
+            await asyncio.shield(self._remove(key))
+
+    async def diff(
+        self, left: Sequence[Mount], right: Sequence[Mount], media_type: str, lease: str, ref: str
+    ) -> Descriptor:
+        """Pack what a tree has beyond another one as a layer, in the content store under a lease.
+
+        `right` may be in use: it is only read.
+        """
+        request = diff_pb2.DiffRequest(
+            left=left, right=[read_only(mount) for mount in right], media_type=media_type, ref=ref
+        )
+        with spans.span("pack layer", media_type=media_type):
+            reply: diff_pb2.DiffResponse = await self._client.call(_DIFF["Diff"], request, lease=lease)
+        made = reply.diff
+        return Descriptor(media_type=media_type, digest=made.digest, size=made.size)
+
     async def _apply(
         self, layer: Descriptor, diff_id: str, prepared: pb.PrepareSnapshotResponse, lease: str
     ) -> None:
@@ -114,3 +144,17 @@ class Snapshots:
         request = pb.RemoveSnapshotRequest(snapshotter=self.snapshotter, key=key)
         with suppress(errors.NotFound):
             await self._client.call(_SNAPSHOTS["Remove"], request)
+
+
+def read_only(mount: Mount) -> Mount:
+    """The same tree to be read only. An overlay's upper directory becomes its topmost lower one:
+
+    two overlays must not share one that both could write to.
+    """
+    kept = [option for option in mount.options if option != "rw"]
+    if mount.type != "overlay":
+        return Mount(type=mount.type, source=mount.source, options=[*kept, "ro"])
+    values = dict(option.partition("=")[::2] for option in kept)
+    layers = ":".join(filter(None, (values.get("upperdir"), values.get("lowerdir"))))
+    others = [option for option in kept if not option.startswith(("upperdir=", "lowerdir=", "workdir="))]
+    return Mount(type=mount.type, source=mount.source, options=[*others, f"lowerdir={layers}"])

@@ -24,6 +24,8 @@ from cutaway.registry.reference import Reference, is_id_prefix
 
 log = logging.getLogger(__name__)
 
+MAX_DEPTH: Final = 4  # of indexes inside indexes
+
 _IMAGES: Final = methods(pb.DESCRIPTOR, "Images")
 
 
@@ -71,6 +73,21 @@ class ImageStore:
         """Give an image that loses its last name one that only its ID leads to."""
         labels = {CHOSEN_MANIFEST: image.manifest_descriptor.digest}
         await self.put(f"{DANGLING}@{image.target.digest}", image.target, labels)
+
+    async def keep_if_last(self, name: str, instead: Image) -> Image | None:
+        """Keep the image that is about to lose a name to another; returns it if it will have none left."""
+        record = await self.record(name)
+        if record is None:
+            return None
+        try:
+            before = await self.load(record)
+        except (errors.NotFound, errors.InvalidArgument):
+            return None  # not whole, or no image: nothing to keep
+        known = await self.with_id(before.id)
+        if before.id == instead.id or known is None or len(known.references) > 1:
+            return None
+        await self.keep_dangling(before)
+        return before
 
     # Images
 
@@ -166,13 +183,23 @@ class ImageStore:
     async def _manifest_of(self, record: Record) -> Descriptor:
         if record.target.media_type not in INDEX_TYPES:
             return record.target
-        index = await self._content.document(Index, record.target.digest)
-        chosen = record.labels.get(CHOSEN_MANIFEST)
+        chosen = record.labels.get(CHOSEN_MANIFEST, "")
+        if found := await self._present(record.target, chosen, 0):
+            return found
+        raise errors.NotFound(f"{record.name}: none of its manifests is here")
+
+    async def _present(self, target: Descriptor, chosen: str, depth: int) -> Descriptor | None:
+        """The best manifest below an index that is here, None if there is none."""
+        index = await self._content.document(Index, target.digest)
         for entry in sorted(_candidates(index, self._platform), key=lambda entry: entry.digest != chosen):
             # What was pulled under this name is held by it; of the others, any may be missing.
-            if entry.digest == chosen or await self._content.info(entry.digest):
+            if entry.digest != chosen and not await self._content.info(entry.digest):
+                continue
+            if entry.media_type not in INDEX_TYPES:
                 return entry
-        raise errors.NotFound(f"{record.name}: none of its manifests is here")
+            if depth < MAX_DEPTH and (found := await self._present(entry, chosen, depth + 1)):
+                return found
+        return None
 
 
 def _candidates(index: Index, platform: Platform) -> Iterable[Descriptor]:
