@@ -177,7 +177,7 @@ def test_credentials_of_the_request_are_used(stack: Stack) -> None:
         ("POST", "/images/create", (400, "invalid reference format")),
         ("POST", "/images/create?fromImage=x&tag=a/b", (400, "invalid tag format")),
         ("POST", "/images/create?fromImage=x&platform=1/2/3/4", (400, PLATFORM)),
-        ("POST", "/images/create?fromSrc=-", (501, "importing an image (fromSrc) is not supported yet")),
+        ("POST", "/images/create?fromSrc=-&changes=RUN+x", (400, "run is not a valid change command")),
         ("GET", "/images/nothing/json", (404, "No such image: nothing:latest")),
         ("GET", "/images/a/b/c:1/history", (404, "No such image: a/b/c:1")),
         ("DELETE", "/images/nothing", (404, "No such image: nothing:latest")),

@@ -11,7 +11,7 @@ import aiohttp
 from aiohttp import web
 
 from cutaway.engine.api.body import flag, json_response
-from cutaway.engine.api.image_transfer import pieces_of, send_tar
+from cutaway.engine.api.image_transfer import Tell, pieces_of, send_tar
 from cutaway.engine.api.keys import daemon_of
 from cutaway.engine.api.middleware import streaming, traced
 from cutaway.engine.api.progress import streamed
@@ -41,7 +41,7 @@ def routes() -> list[web.RouteDef]:
 # Import
 
 
-async def import_tar(request: web.Request, images: ImageService) -> web.StreamResponse:
+async def import_tar(request: web.Request, images: ImageService, tell: Tell) -> web.StreamResponse:
     """Answer a create request that has `fromSrc`."""
     query = request.query
     platform = parse_platform(query["platform"]) if query.get("platform") else images.settings.platform
@@ -56,7 +56,7 @@ async def import_tar(request: web.Request, images: ImageService) -> web.StreamRe
         source = query["fromSrc"]
         pieces = pieces_of(request) if source == "-" else _download(source)
         image = await images.composer.import_tar(pieces, made)
-        daemon_of(request).tell_image("import", image.id, {"name": image.id})
+        tell("import", image.id, {"name": image.id})
         report(status(image.id))
 
     return await streamed(request, work)

@@ -64,7 +64,7 @@ class _Handler:
     async def create(self, request: web.Request) -> web.StreamResponse:
         query = request.query
         if query.get("fromSrc"):
-            return await import_tar(request, self._images)
+            return await import_tar(request, self._images, self._tell)
         named = pull_reference(query.get("fromImage", ""), query.get("tag", ""))
         platform = parse_platform(query["platform"]) if query.get("platform") else None
         credentials = credentials_of(request)
