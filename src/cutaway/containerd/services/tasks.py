@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from google.protobuf.empty_pb2 import Empty
@@ -13,10 +16,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cutaway.containerd import filters, names
 from cutaway.containerd.metadata import containers
 from cutaway.containerd.server import Call, Service
+from cutaway.containerd.services import checkpoints
 from cutaway.containerd.services.convert import timestamp, to_any
 from cutaway.containerd.tasks.manager import Manager, NewTask
 from cutaway.containerd.tasks.shim import Shim
-from cutaway.errors import CutawayError, InvalidArgument, NotFound, Unimplemented, Unknown
+from cutaway.errors import CutawayError, InvalidArgument, NotFound, Unknown
 from cutaway.pb import metrics_pb2, process_pb2, shim_pb2
 from cutaway.pb import tasks_pb2 as pb
 
@@ -42,24 +46,29 @@ class TaskService(Service):
         self._manager = manager
 
     async def create(self, request: pb.CreateTaskRequest, call: Call) -> pb.CreateTaskResponse:
-        if request.HasField("checkpoint"):
-            raise Unimplemented("restoring a checkpoint is not built: create the task without one")
         container = self._app.db.look_up(containers.get, call.namespace, request.container_id)
         options = request.options if request.HasField("options") else to_any(container.options)
-        shim = await self._manager.create(
-            NewTask(
-                namespace=call.namespace,
-                id=container.id,
-                runtime=request.runtime_path or container.runtime,
-                spec=container.spec.value if container.spec else b"",
-                options=options,
-                rootfs=request.rootfs,
-                stdin=request.stdin,
-                stdout=request.stdout,
-                stderr=request.stderr,
-                terminal=request.terminal,
-            )
+        task = NewTask(
+            namespace=call.namespace,
+            id=container.id,
+            runtime=request.runtime_path or container.runtime,
+            spec=container.spec.value if container.spec else b"",
+            options=options,
+            rootfs=request.rootfs,
+            stdin=request.stdin,
+            stdout=request.stdout,
+            stderr=request.stderr,
+            terminal=request.terminal,
+            checkpoint=checkpoints.own_images(request.options if request.HasField("options") else None),
         )
+        if task.checkpoint or not request.HasField("checkpoint"):
+            shim = await self._manager.create(task)
+        else:
+            saved = await checkpoints.restorable(self._app, call.namespace, request.checkpoint)
+            try:
+                shim = await self._manager.create(replace(task, saved=partial(checkpoints.unpack, saved)))
+            finally:
+                os.close(saved)
         return pb.CreateTaskResponse(container_id=container.id, pid=shim.pid)
 
     async def start(self, request: pb.StartRequest, call: Call) -> pb.StartResponse:
@@ -158,8 +167,11 @@ class TaskService(Service):
         return pb.ListPidsResponse(processes=found.processes)
 
     async def checkpoint(self, request: pb.CheckpointTaskRequest, call: Call) -> pb.CheckpointTaskResponse:
-        await self._shim(request.container_id, call)
-        raise Unimplemented("checkpoints are not built")
+        shim = await self._shim(request.container_id, call)
+        container = self._app.db.look_up(containers.get, call.namespace, request.container_id)
+        options = request.options if request.HasField("options") else None
+        saved = await checkpoints.save(self._app, shim, options, container.spec, call)
+        return pb.CheckpointTaskResponse(descriptors=saved)
 
     async def update(self, request: pb.UpdateTaskRequest, call: Call) -> Empty:
         shim = await self._shim(request.container_id, call)

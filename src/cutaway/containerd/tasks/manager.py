@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from google.protobuf.any_pb2 import Any
@@ -32,6 +33,9 @@ log = logging.getLogger("containerd.tasks")
 
 Key = tuple[str, str]
 
+# In a bundle: the images that a task is restored from, which the runtime reads when the task is started.
+CHECKPOINT = "checkpoint"
+
 
 @dataclass(frozen=True)
 class NewTask:
@@ -48,6 +52,10 @@ class NewTask:
     stdout: str
     stderr: str
     terminal: bool
+    checkpoint: str = ""
+    """The directory to restore it from."""
+    saved: Callable[[Path], None] | None = None
+    """Makes that directory, inside of the bundle; blocks."""
 
 
 class Manager:
@@ -109,6 +117,10 @@ class Manager:
                 await finish(self.endings.undo(launching.result()))
             raise
         try:
+            if task.saved is not None:
+                folder = shim.bundle.path / CHECKPOINT
+                await self._app.workers.finish(task.saved, folder)
+                task = replace(task, checkpoint=str(folder))
             response = await shim.call("Create", creation(task, shim.bundle))
         except CutawayError as error:
             await finish(self.endings.undo(shim))
@@ -225,6 +237,7 @@ def creation(task: NewTask, bundle: Bundle) -> shim_pb2.CreateTaskRequest:
         stdout=task.stdout,
         stderr=task.stderr,
         options=task.options,
+        checkpoint=task.checkpoint,
     )
 
 
