@@ -12,16 +12,17 @@ SOURCE = Path(__file__).parents[2] / "src" / "cutaway"
 # part -> the parts it may import, itself left out
 ALLOWED = {
     "cli": {"oci", "trace", "registry", "errors"},
-    "engine": {"oci", "trace", "registry", "pb", "errors"},
+    "engine": {"oci", "trace", "registry", "pb", "errors", "faults"},
     "registry": {"oci", "trace", "errors"},
-    "containerd": {"oci", "trace", "pb", "errors"},
-    "shim": {"linux", "oci", "trace", "pb", "errors"},
-    "runc": {"linux", "oci", "trace", "errors"},
+    "containerd": {"oci", "trace", "pb", "errors", "faults"},
+    "shim": {"linux", "oci", "trace", "pb", "errors", "faults"},
+    "runc": {"linux", "oci", "trace", "errors", "faults"},
     "linux": {"errors"},
     "oci": {"errors"},
     "trace": {"oci", "errors"},
     "pb": set(),
     "errors": set(),
+    "faults": set(),
 }
 
 # The zygote is where shim and runtime meet: it preloads both so that a start is a fork.
