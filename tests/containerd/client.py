@@ -29,7 +29,9 @@ class Client:
 
     def __init__(self, address: Path, namespace: str = "test", lease: str = "") -> None:
         self._channel = grpc.insecure_channel(
-            f"unix:{address}", options=[("grpc.max_receive_message_length", 16 << 20)]
+            f"unix:{address}",
+            # A pool of its own: another's pause between two tries to connect is none of ours.
+            options=[("grpc.max_receive_message_length", 16 << 20), ("grpc.use_local_subchannel_pool", 1)],
         )
         self.metadata: list[tuple[str, str]] = [("containerd-namespace", namespace)]
         if lease:

@@ -148,7 +148,8 @@ class Rig:
         self.rootfs = rootfs
         self.namespace = daemon.namespace
         self._channel = grpc.insecure_channel(
-            f"unix:{daemon.address}", options=(("grpc.max_reconnect_backoff_ms", 200),)
+            f"unix:{daemon.address}",
+            options=(("grpc.max_reconnect_backoff_ms", 200), ("grpc.use_local_subchannel_pool", 1)),
         )
         self.tasks = self.api(tasks_pb2.DESCRIPTOR, "Tasks")
         self.containers = self.api(containers_pb2.DESCRIPTOR, "Containers")

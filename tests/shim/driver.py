@@ -31,7 +31,7 @@ from cutaway.pb.events_ttrpc_pb2 import ForwardRequest
 from cutaway.pb.ttrpc_pb2 import KeyValue, Request, Response
 from shim.bundles import TIMEOUT, Bundle, merge, process, spec, unpack
 from support.peers import SYSTEM_PATH, VENV_BIN, peer
-from support.process import wait_until
+from support.process import has_ended, wait_until
 
 PROGRAM: Final = VENV_BIN / "containerd-shim-cutaway-v1"
 METHODS: Final = service.methods(shim_pb2.DESCRIPTOR, "Task")
@@ -243,8 +243,10 @@ class Shim:
         return int(self.task("Connect").shim_pid)
 
     def crash(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
+        pid = self.pid
+        os.kill(pid, signal.SIGKILL)
         assert self.client.is_closed()
+        assert has_ended(pid, TIMEOUT), "its connections may be closed before its socket"
 
     def shutdown(self) -> None:
         self.task("Delete")

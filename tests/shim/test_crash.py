@@ -44,6 +44,26 @@ def test_a_killed_shims_socket_is_replaced(host: ShimHost) -> None:
     second.shutdown()
 
 
+def test_a_shim_that_still_tells_its_last_events_is_in_nobodys_way(host: ShimHost) -> None:
+    bundle = host.bundle("c1", ["true"])
+    first = host.start(bundle)
+    first.create()
+    host.events.hang_up()
+    first_pid = first.pid
+    first.run_to_exit()
+    first.task("Delete")
+    first.task("Shutdown")
+    second = host.start(bundle)
+    assert second.address == first.address
+    assert second.pid != first_pid, "the one that is about to end takes no more containers"
+    host.events.listen()
+    second.create()
+    assert second.run_to_exit() == 0
+    assert has_ended(first_pid, 10)
+    assert Path(second.address.removeprefix("unix://")).is_socket(), "it is not the first one's to remove"
+    second.shutdown()
+
+
 def test_delete_before_anything_was_made(host: ShimHost) -> None:
     assert host.delete(host.bundle("c1", ["true"])).pid == 0
 

@@ -201,9 +201,10 @@ def processes_of(folder: Path) -> dict[int, str]:
     have a root of their own with a mount from it (the inside of a container); and the descendants
     of all these.
     """
-    entries = [entry for entry in Path("/proc").glob("[0-9]*") if int(entry.name) not in ourselves()]
+    us = ourselves()
+    entries = [entry for entry in Path("/proc").glob("[0-9]*") if int(entry.name) not in us]
     own = [int(entry.name) for entry in entries if works_below(entry, os.fsencode(folder))]
-    found = {*own, *descendants(*own)} - ourselves()
+    found = {*own, *descendants(*own)} - us
     return {pid: command_line(pid) for pid in sorted(found) if not is_zombie(pid)}
 
 

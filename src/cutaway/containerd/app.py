@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol
 
+from cutaway.containerd import mounts
 from cutaway.containerd.bus import Bus
 from cutaway.containerd.config import Config
 from cutaway.containerd.content.files import Files
@@ -47,6 +48,7 @@ class App:
         self.db = Database(config.database)
         self.uuid = self.db.write_now(server_uuid)
         self.workers = Workers()
+        mounts.clear(config.mounts_root)
         files = Files(config.content_root)
         repair_content(files, self.db)
         self.content = ContentStore(files, self.db, self.workers)

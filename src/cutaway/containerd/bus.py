@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from google.protobuf.message import Message
 
 from cutaway.errors import ResourceExhausted
+from cutaway.faults import point
 
 MAX_PENDING = 65536
 
@@ -95,6 +96,7 @@ class Bus:
 
     def forward(self, event: Event) -> None:
         """Pass on an event that somebody else (a shim, a client) made."""
+        point("containerd.events.before-telling")
         for subscription in tuple(self._subscriptions):
             subscription.offer(event)
 

@@ -61,6 +61,11 @@ class Config:
         return self.root / "snapshots"
 
     @property
+    def mounts_root(self) -> Path:
+        """Where layers are mounted for a moment."""
+        return self.state / "mounts"
+
+    @property
     def database(self) -> Path:
         return self.root / "metadata.db"
 

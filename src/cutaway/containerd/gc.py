@@ -26,6 +26,7 @@ from cutaway.containerd.metadata.database import Database, Transaction
 from cutaway.containerd.metadata.values import load, now
 from cutaway.containerd.snapshots.store import SnapshotStore
 from cutaway.errors import CutawayError
+from cutaway.faults import point
 from cutaway.trace import spans
 
 log = logging.getLogger("containerd.gc")
@@ -86,8 +87,11 @@ class Collector:
             self._schedule.began()
             try:
                 found = await self._db.write_durably(sweep, self._content.is_being_written)
+                point("containerd.gc.judged")
                 await self._content.sweep(sorted(found.digests))
+                point("containerd.gc.blobs-removed")
                 await self._content.drop(found.folders)
+                point("containerd.gc.ingests-removed")
                 await self._snapshots.sweep(found.snapshots)
             except BaseException:
                 self._schedule.failed(monotonic())

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 from cutaway.errors import FailedPrecondition, PermissionDenied
+from cutaway.faults import point
 
 
 class RootLock:
@@ -30,6 +31,7 @@ class RootLock:
                 "stop it, or choose another --root"
             ) from None
         os.ftruncate(self._fd, 0)
+        point("containerd.lock.taken")
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:

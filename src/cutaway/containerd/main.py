@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from cutaway.containerd import config as settings
-from cutaway.containerd import publish
+from cutaway.containerd import open_files, publish
 from cutaway.containerd.locks import RootLock, clear_socket
 from cutaway.errors import CutawayError, PermissionDenied
 from cutaway.trace import otlp, spans
@@ -76,6 +76,7 @@ def prepare(config: Config, held: ExitStack) -> None:
 
 def serve(config: Config, held: ExitStack) -> None:
     zygote = start_zygote(held) if config.zygote else None
+    open_files.raise_limit()
     endpoint = os.environ.get(otlp.ENDPOINT, "")
     sink = otlp.Background(endpoint) if endpoint else None
     spans.configure("cutaway-containerd", sink)

@@ -7,6 +7,7 @@ here; containers' mounts are made by their shims.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cutaway.errors import InvalidArgument
+from cutaway.faults import point
+
+log = logging.getLogger("containerd.mounts")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
@@ -66,15 +70,30 @@ def mounted(mounts: Sequence[Mount], folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     target = Path(tempfile.mkdtemp(prefix="mount-", dir=folder))
     done = 0
+    point("containerd.mounts.directory-made")
     try:
         for one in mounts:
             _mount(one, target)
             done += 1
+        point("containerd.mounts.mounted")
         yield target
     finally:
         for _ in range(done):
             _check(_libc.umount2(os.fsencode(target), UMOUNT_NOFOLLOW), f"unmount {target}")
+        point("containerd.mounts.unmounted")
         target.rmdir()
+
+
+def clear(folder: Path) -> None:
+    """After a crash: unmount what `mounted` has left below a folder, and remove its directories."""
+    for target in folder.glob("mount-*"):
+        log.info("unmounting %s, which an earlier run has left", target)
+        while _libc.umount2(os.fsencode(target), MNT_DETACH | UMOUNT_NOFOLLOW) == 0:
+            pass
+        try:
+            target.rmdir()
+        except OSError as error:
+            log.error("%s stays: %s", target, error.strerror)
 
 
 def _mount(mount: Mount, target: Path) -> None:

@@ -10,6 +10,7 @@ from cutaway.containerd.bus import Bus
 from cutaway.containerd.services.events import event_of
 from cutaway.containerd.tasks.missed import MissedExits
 from cutaway.containerd.ttrpc.server import Server
+from cutaway.faults import point
 from cutaway.pb import events_ttrpc_pb2
 from cutaway.pb.service import methods
 
@@ -31,6 +32,8 @@ class ShimEvents:
 
     async def _forward(self, request: events_ttrpc_pb2.ForwardRequest, _: Mapping[str, str]) -> Empty:
         event = event_of(request.envelope)
+        point("containerd.events.received")
         self._missed.note(event)
         self._bus.forward(event)
+        point("containerd.events.before-reply")
         return Empty()

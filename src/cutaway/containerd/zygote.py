@@ -24,7 +24,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from cutaway.containerd import open_files
 from cutaway.errors import Unavailable
+from cutaway.faults import point
 
 log = logging.getLogger("containerd.zygote")
 
@@ -84,6 +86,7 @@ class Zygote:
         except OSError as error:
             log.debug("zygote cannot be asked: %s", error)
             return None
+        point("containerd.zygote.asked")
         exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         self._waiting[number] = exited
         try:
@@ -114,6 +117,7 @@ class Zygote:
             return
         finally:
             theirs.close()
+        open_files.give_back(self._process.pid)
         ours.setblocking(False)
         self._connection = ours
         self._begun = time.monotonic()

@@ -11,6 +11,7 @@ import sys
 import time
 
 from cutaway.errors import InvalidArgument
+from cutaway.faults import point
 from cutaway.shim import address, mounts, options
 from cutaway.shim.launch import Launcher
 from cutaway.shim.loop import Loop
@@ -37,10 +38,13 @@ def delete(arguments: "Arguments", program: str) -> int:
         problem = _force_delete(program, arguments["namespace"], bundle, container)
         if problem:
             print(f"failed to remove the container: {problem}", file=sys.stderr)
+    point("shim.cleanup.runtime-done")
     problem = mounts.unmount_all(f"{bundle}/rootfs")
     if problem:
         print(f"failed to unmount the root filesystem: {problem}", file=sys.stderr)
+    point("shim.cleanup.unmounted")
     address.remove_dead(bundle)
+    point("shim.cleanup.socket-removed")
     os.write(1, _response(_pid(f"{bundle}/init.pid")))
     return 0
 

@@ -7,6 +7,7 @@ created before started, started before exited, every exec's exit before the init
 import os
 
 from cutaway.errors import AlreadyExists, CutawayError, NotFound, Unknown
+from cutaway.faults import point
 from cutaway.shim import log, mounts, options, states
 from cutaway.shim.loop import wait_for
 from cutaway.shim.process import Process
@@ -97,13 +98,16 @@ class Container:
         self._host.reaper.keep()
         try:
             self._mount()
+            point("shim.create.mounted")
             try:
                 await self._make_init()
+                point("shim.create.made")
             except BaseException:
                 self.init.io.close()
                 self._unmount()
                 raise
             self._host.observer.created(self)
+            point("shim.create.told")
             self._host.loop.soon(self._look_for_pids)
             if self.init.pid:
                 self._host.reaper.expect(self.init.pid, self.init.reaped)
@@ -230,8 +234,11 @@ class Container:
             await self._drain(process)
             if process is self.init:
                 await self._runtime.delete(self.id)
+                point("shim.delete.runtime-done")
                 options.mark_deleted(self.bundle.path)
+                point("shim.delete.marked")
                 self._unmount()
+                point("shim.delete.unmounted")
             else:
                 self._forget_exec(process)
             process.io.close()
@@ -351,12 +358,14 @@ class Container:
 
     def _tell_exit(self, process: Process, exit: "Exit") -> None:
         process.finish(exit)
+        point("shim.exit.noted")
         if self.trace is not None:
             at = exit.at_ns
             spans.record(
                 "exit", at, at, parent=self.trace, pid=exit.pid, exit_code=exit.status, process=process.id
             )
         self._host.observer.exited(self, process)
+        point("shim.exit.told")
         process.exited.set()
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 
+from cutaway.faults import point
 from cutaway.linux import processes
 from cutaway.pb import task_events_pb2
 from cutaway.shim import address, events, log, options
@@ -44,6 +45,7 @@ class Daemon:
         self._path = path
         self._spans = otlp.configure_short(SERVICE)
         self._flush_timer: Timer | None = None
+        self._ending = False
         self._publisher = events.publisher(
             self.loop,
             self.launcher,
@@ -82,7 +84,18 @@ class Daemon:
                 log.debug(f"spans were not delivered: {problem}")
 
     def _shutdown(self) -> None:
-        """End, but after the reply that is about to be written."""
+        """End, but after the reply that is about to be written.
+
+        The socket goes at once: the last events may keep us for seconds, and the next container of this
+        name gets a shim of its own meanwhile, with a socket at the same place.
+        """
+        if self._ending:
+            return
+        self._ending = True
+        point("shim.shutdown.before-socket")
+        address.remove(self._path)
+        self._server.refuse()
+        point("shim.shutdown.socket-removed")
         self.loop.soon(self._begin_end)
 
     def _begin_end(self) -> None:
@@ -90,7 +103,7 @@ class Daemon:
 
     async def _end(self) -> None:
         await wait_for(self.loop, self._publisher.idle, _LAST_EVENTS_SECONDS)
-        address.remove(self._path)
+        point("shim.shutdown.events-sent")
         self._server.close()
         self._flush()
         self.loop.stop()

@@ -9,6 +9,7 @@ events wait for it: clients of a restarted service then still learn of an exit.
 import time
 from collections import deque
 
+from cutaway.faults import point
 from cutaway.pb.envelope_pb2 import Envelope
 from cutaway.pb.events_ttrpc_pb2 import ForwardRequest
 from cutaway.pb.ttrpc_pb2 import KeyValue, Request, Response
@@ -105,6 +106,7 @@ class TtrpcPublisher(Publisher):
             payload=ForwardRequest(envelope=envelope).SerializeToString(),
             metadata=[KeyValue(key="containerd-namespace-ttrpc", value=self._namespace)],
         )
+        point("shim.events.before-send")
         try:
             self._client.call(request, _CALL_SECONDS, self._replied)
         except OSError as error:
@@ -117,6 +119,7 @@ class TtrpcPublisher(Publisher):
             return
         if response.status.code:
             log.error(f"the container service refused an event: {response.status.message}")
+        point("shim.events.sent")
         self._sent()
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ field names of the protobuf, as containerd's shim writes it; zero values are lef
 import os
 
 from cutaway.errors import InvalidArgument
+from cutaway.faults import point
 from cutaway.linux import smallfile
 from cutaway.oci.document import Document, dumps, field, loads
 
@@ -68,6 +69,7 @@ def from_any(value: "Any") -> Options:
 def write(bundle: str, options: Options, binary: str) -> None:
     """Leave in the bundle what `delete` needs. Raises OSError."""
     smallfile.write(f"{bundle}/options.json", dumps(options).encode(), 0o600)
+    point("shim.create.options-noted")
     smallfile.write(f"{bundle}/{_RUNTIME}", os.fsencode(binary), 0o600)
     if is_deleted(bundle):
         os.unlink(f"{bundle}/{_DELETED}")

@@ -8,6 +8,7 @@ A failure is told with the last error line that the runtime has logged during th
 import os
 
 from cutaway.errors import CutawayError, FailedPrecondition, NotFound, Unknown
+from cutaway.faults import point
 from cutaway.linux import smallfile
 from cutaway.shim.launch import Launcher, Result
 from cutaway.shim.options import DEFAULT_ROOT, Options
@@ -63,6 +64,7 @@ class Runtime:
         try:
             with open(fd, "wb") as file:
                 file.write(process)
+            point("shim.exec.process-written")
             arguments = [
                 "exec", "--process", path, *_console(io), "--detach", "--pid-file", pid_file, container,
             ]  # fmt: skip
@@ -149,10 +151,12 @@ class Runtime:
         offset = self._log_size()
         with step(_span_name(arguments), kind=spans.CLIENT, argv=" ".join(argv)) as span:
             try:
+                point("shim.runtime.before-make")
                 child = self._launcher.start(argv, io.descriptors)
             except NotFound as error:
                 raise self._failure(failure, error.message, offset) from None
             await child.ended
+            point("shim.runtime.made")
             span.set(exit_code=child.status)
             if child.status:
                 said = self._said(Result(child.status, ""))
@@ -174,7 +178,9 @@ class Runtime:
     ) -> Result:
         argv = [self._binary, *self._global, *arguments]
         with step(_span_name(arguments), kind=spans.CLIENT, argv=" ".join(argv)) as span:
+            point("shim.runtime.before-call")
             result = await self._launcher.run(argv, stdin, merge, short=short)
+            point("shim.runtime.called")
             span.set(exit_code=result.status)
         return result
 

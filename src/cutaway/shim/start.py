@@ -9,6 +9,7 @@ import os
 import sys
 
 from cutaway.errors import CutawayError, Unknown
+from cutaway.faults import point
 from cutaway.linux import smallfile
 from cutaway.shim import address
 from cutaway.shim.bootstrap import Bootstrap
@@ -39,6 +40,7 @@ def start(arguments: "Arguments") -> int:
     path = address.path_for(arguments["address"], arguments["namespace"], group, folder)
     answer = caller.answer(address.SCHEME + path)
     listener = address.listen(path)
+    point("shim.start.listening")
     if listener is None:
         _write_address(f"{bundle}/address", address.SCHEME + path)
     else:
@@ -61,7 +63,9 @@ def _write_address(path: str, text: str) -> None:
     """Whole or not at all: a restarted container service reads it."""
     temporary = f"{path}.new"
     smallfile.write(temporary, text.encode(), 0o644)
+    point("shim.start.before-address")
     os.rename(temporary, path)
+    point("shim.start.address-noted")
 
 
 def _join_cgroup(caller: Bootstrap) -> None:
@@ -83,11 +87,13 @@ def _be_daemon(arguments: "Arguments", listener: "socket.socket", path: str, ans
     try:
         if leave is not None:
             os.write(1, answer)
+        point("shim.start.answered")
         os.setsid()
         _detach()
         _raise_oom_score()
         if leave is not None:
             leave()
+        point("shim.start.left")
         from cutaway.shim.daemon import run
 
         code = run(arguments, listener, path)

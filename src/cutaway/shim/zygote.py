@@ -24,6 +24,7 @@ import socket
 import sys
 from contextlib import suppress
 
+from cutaway.faults import point
 from cutaway.linux import processes
 from cutaway.shim.launch import replace_environment
 
@@ -120,6 +121,7 @@ class Zygote:
         except ValueError as error:
             self._reply({"id": _id_of(packet), "error": str(error)})
             return
+        point("zygote.before-fork")
         try:
             pid = os.fork()
         except OSError as error:  # no memory or no process left: the caller may exec, and others ask again
@@ -128,6 +130,7 @@ class Zygote:
         if pid == 0:
             _become(request, descriptors, self._leave)
         self._children[pid] = request.id
+        point("zygote.forked")
         self._reply({"id": request.id, "pid": pid})
 
     def _reap(self) -> None:

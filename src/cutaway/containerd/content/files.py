@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cutaway.errors import NotFound
+from cutaway.faults import point
 
 
 class Files:
@@ -47,7 +48,9 @@ class Files:
             return None
 
     def remove(self, digest: str) -> None:
+        point("containerd.content.before-unlink")
         self.blob(digest).unlink(missing_ok=True)
+        point("containerd.content.unlinked")
 
     def all_blobs(self) -> Iterator[str]:
         """The digests of all files."""
@@ -66,6 +69,7 @@ class Files:
         """A descriptor to read and write an ingest's bytes, which are there from before or none."""
         path = self.ingests / folder
         path.mkdir(exist_ok=True, mode=0o755)
+        point("containerd.content.ingest-made")
         (path / "ref").write_text(f"{namespace}\n{ref}\n")
         return os.open(path / "data", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
 
@@ -73,11 +77,15 @@ class Files:
         """Turn an ingest, written and synced, into a blob."""
         data = self.data(folder)
         os.chmod(data, 0o444)
+        point("containerd.content.before-rename")
         os.replace(data, self.blob(digest))
+        point("containerd.content.renamed")
 
     def drop(self, folder: str) -> None:
         """Remove an ingest's directory."""
+        point("containerd.content.before-drop")
         shutil.rmtree(self.ingests / folder, ignore_errors=True)
+        point("containerd.content.dropped")
 
     def all_ingests(self) -> list[str]:
         return os.listdir(self.ingests)

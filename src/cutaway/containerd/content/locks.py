@@ -18,7 +18,8 @@ class RefLocks:
     """Belongs to the event loop's thread."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, str], tuple[float, asyncio.Event]] = {}
+        self._held: dict[tuple[str, str], tuple[datetime, float, asyncio.Event]] = {}
+        """Since when, by both clocks, and what happens at the end."""
 
     @asynccontextmanager
     async def hold(self, namespace: str, ref: str) -> AsyncIterator[None]:
@@ -26,16 +27,16 @@ class RefLocks:
         key = (namespace, ref)
         deadline = time.monotonic() + WAIT_SECONDS
         while held := self._held.get(key):
-            since, released = held
+            began, since, released = held
             try:
                 await asyncio.wait_for(released.wait(), max(0.0, deadline - time.monotonic()))
             except TimeoutError:
-                began = datetime.fromtimestamp(since).astimezone().isoformat(sep=" ")
                 raise Unavailable(
-                    f"ref {ref} locked for {time.time() - since:.3f}s (since {began}): unavailable"
+                    f"ref {ref} locked for {time.monotonic() - since:.3f}s "
+                    f"(since {began.isoformat(sep=' ')}): unavailable"
                 ) from None
         released = asyncio.Event()
-        self._held[key] = (time.time(), released)
+        self._held[key] = (datetime.now().astimezone(), time.monotonic(), released)
         try:
             yield
         finally:

@@ -66,7 +66,7 @@ class ContentStore:
 
     async def sweep(self, digests: Sequence[str]) -> None:
         """Remove the files of blobs that nobody records any more, which must be on the disk by now."""
-        await self._db.write(self._sweep, digests)
+        await self._db.release(self._sweep, digests)
 
     def _sweep(self, tx: Transaction, digests: Sequence[str]) -> None:
         for digest in digests:
@@ -75,7 +75,7 @@ class ContentStore:
 
     async def drop(self, folders: Sequence[str]) -> None:
         """Remove the directories of ingests that are recorded no more."""
-        await self._db.write(self._drop, folders)
+        await self._db.release(self._drop, folders)
 
     def _drop(self, tx: Transaction, folders: Sequence[str]) -> None:
         for folder in folders:
@@ -138,7 +138,7 @@ class ContentStore:
 
     async def abort(self, namespace: str, ref: str, lease: str = "") -> None:
         """Throw an ingest away; somebody who is writing it will not be able to commit. Raises `NotFound`."""
-        await self._db.write(self._abort, namespace, ref, lease)
+        await self._db.release(self._abort, namespace, ref, lease)
 
     def _abort(self, tx: Transaction, namespace: str, ref: str, lease: str) -> None:
         ingest = blobs.ingest(tx, namespace, ref)

@@ -8,6 +8,7 @@ import time
 
 from cutaway.containerd.content.files import Files
 from cutaway.containerd.metadata.blobs import Ingest
+from cutaway.faults import point
 
 _CHUNK = 1 << 20
 
@@ -41,6 +42,7 @@ class Writer:
         view = memoryview(data)
         while view:
             written = os.pwrite(self._fd, view, self.offset)
+            point("containerd.content.written")
             self._hash.update(view[:written])
             self.offset += written
             view = view[written:]
@@ -51,12 +53,15 @@ class Writer:
             self.write(data)
 
     def truncate(self) -> None:
+        point("containerd.content.before-truncate")
         os.ftruncate(self._fd, 0)
         self._hash, self.offset = hashlib.sha256(), 0
 
     def sync(self) -> None:
         """Put the bytes on the disk."""
+        point("containerd.content.before-sync")
         os.fsync(self._fd)
+        point("containerd.content.synced")
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import os
 import sqlite3
 import uuid
 from collections.abc import Callable
@@ -22,16 +21,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from cutaway.containerd.metadata.room import ROOM, Ballast, reserve
 from cutaway.containerd.metadata.schema import migrate
 from cutaway.errors import FailedPrecondition
+from cutaway.faults import point
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 log = logging.getLogger("containerd.metadata")
 
-# Bytes of the write-ahead log that are there from the start; a checkpoint comes after half of it.
-RESERVE = 4 << 20
 _PAGE = 4096
 
 _PRAGMAS = (
@@ -40,7 +39,7 @@ _PRAGMAS = (
     "synchronous=NORMAL",
     "foreign_keys=ON",
     "temp_store=MEMORY",
-    f"wal_autocheckpoint={RESERVE // 2 // _PAGE}",
+    f"wal_autocheckpoint={ROOM // 2 // _PAGE}",
 )
 
 Transaction = sqlite3.Connection
@@ -53,7 +52,9 @@ class Database:
     def __init__(self, path: Path) -> None:
         """Open or create the database and bring it up to date. Raises `FailedPrecondition`."""
         self._writer = _opened(path)
+        point("containerd.metadata.before-reserve")
         reserve(path)
+        self._ballast = Ballast(path.with_name("ballast"))
         self._reader = connect(path)
         self._lookup = connect(path)
         self.on_change: Callable[[], None] = lambda: None
@@ -67,24 +68,51 @@ class Database:
         """Run a function in a transaction that may change things.
 
         A caller that is cancelled stops waiting; the transaction is made all the same.
+        Raises `ResourceExhausted` when the disk is full.
         """
-        result = await _on(self._write_thread, lambda: self.write_now(function, *args, **kwargs))
+
+        def unless_full() -> T:
+            self._ballast.restore()
+            return self.write_now(function, *args, **kwargs)
+
+        result = await _on(self._write_thread, unless_full)
+        self.on_change()
+        return result
+
+    async def release(
+        self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `write`, for what makes room: it is done on a full disk too, with room kept for that."""
+        result = await _on(self._write_thread, lambda: self._released(function, *args, **kwargs))
         self.on_change()
         return result
 
     async def write_durably(
         self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As `write`, and returns when this and all transactions before it are on the disk."""
+        """As `release`, and returns when this and all transactions before it are on the disk."""
 
         def durably() -> T:
             self._writer.execute("PRAGMA synchronous=FULL")
             try:
-                return self.write_now(function, *args, **kwargs)
+                return self._released(function, *args, **kwargs)
             finally:
                 self._writer.execute("PRAGMA synchronous=NORMAL")
 
         return await _on(self._write_thread, durably)
+
+    def _released(
+        self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        try:
+            return self.write_now(function, *args, **kwargs)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not self._ballast.drop():
+                raise
+        log.warning("the disk is full: metadata uses the room that it has kept")
+        # What the log holds finds its place in the database now, so that the log can begin anew.
+        self._writer.execute("PRAGMA wal_checkpoint")
+        return self.write_now(function, *args, **kwargs)
 
     async def read(
         self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
@@ -111,7 +139,9 @@ class Database:
         self._writer.execute("BEGIN IMMEDIATE")
         try:
             result = function(self._writer, *args, **kwargs)
+            point("containerd.metadata.before-commit")
             self._writer.execute("COMMIT")
+            point("containerd.metadata.committed")
         except BaseException:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
@@ -182,21 +212,6 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def reserve(path: Path) -> None:
-    """Give the write-ahead log its room in advance, so that a full disk can still be told to forget things.
-
-    SQLite starts from the log's beginning after each checkpoint and does not mind what lies behind its end.
-    """
-    try:
-        fd = os.open(f"{path}-wal", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(fd, 0, RESERVE)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        log.warning("no room is reserved for metadata: %s", error.strerror)
 
 
 def server_uuid(tx: Transaction) -> str:

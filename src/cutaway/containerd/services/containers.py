@@ -60,7 +60,7 @@ class Containers(Service):
         return pb.UpdateContainerResponse(container=encode(changed))
 
     async def delete(self, request: pb.DeleteContainerRequest, call: Call) -> Empty:
-        await self._app.db.write(containers.delete, call.namespace, request.id)
+        await self._app.db.release(containers.delete, call.namespace, request.id)
         self._app.gc.released()
         self._app.bus.publish(call.namespace, "/containers/delete", events.ContainerDelete(id=request.id))
         return Empty()

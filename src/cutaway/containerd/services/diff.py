@@ -20,6 +20,7 @@ from cutaway.containerd.services.convert import from_mount
 from cutaway.containerd.unpack.apply import Applied, apply
 from cutaway.containerd.unpack.paths import DIRECTORY
 from cutaway.errors import AlreadyExists, CutawayError, InvalidArgument, NotFound
+from cutaway.faults import point
 from cutaway.pb import diff_pb2 as pb
 from cutaway.pb.descriptor_pb2 import Descriptor
 from cutaway.trace import spans
@@ -62,6 +63,7 @@ class Diff(Service):
             with spans.span("pack", media_type=media_type) as span:
                 made = await self._app.workers.finish(self._pack, old, new, media_type, file.fileno())
                 span.set(diff_id=made.diff_id, digest=made.digest, size=made.size)
+            point("containerd.diff.packed")
             ref = request.ref or f"diff-{uuid.uuid4()}"
             labels = dict(request.labels)
             if made.digest != made.diff_id:
@@ -78,7 +80,7 @@ class Diff(Service):
 
     def _pack(self, old: Sequence[Mount], new: Sequence[Mount], media_type: str, fd: int) -> Packed:
         """Compare two trees, neither of which is written to meanwhile by us."""
-        folder = self._app.config.state / "mounts"
+        folder = self._app.config.mounts_root
         with ExitStack() as held:
             left = _opened(held, [read_only(one) for one in old], folder) if old else None
             right = _opened(held, [read_only(one) for one in new], folder)
@@ -96,7 +98,7 @@ class Diff(Service):
                 return _apply(fd, Path(only.source), (), overlay=False, sync=sync)
         if not mounts:
             raise InvalidArgument("a layer needs a mount to be unpacked into: invalid argument")
-        with mounted(mounts, self._app.config.state / "mounts") as target:
+        with mounted(mounts, self._app.config.mounts_root) as target:
             return _apply(fd, target, (), overlay=False, sync=sync)
 
 

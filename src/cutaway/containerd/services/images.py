@@ -46,7 +46,7 @@ class Images(Service):
         return pb.UpdateImageResponse(image=_encode(changed))
 
     async def delete(self, request: pb.DeleteImageRequest, call: Call) -> Empty:
-        await self._app.db.write(images.delete, call.namespace, request.name, request.target.digest)
+        await self._app.db.release(images.delete, call.namespace, request.name, request.target.digest)
         self._app.bus.publish(call.namespace, "/images/delete", events.ImageDelete(name=request.name))
         self._app.gc.released()
         if request.sync:

@@ -25,7 +25,7 @@ class Leases(Service):
         return pb.CreateResponse(lease=_encode(made))
 
     async def delete(self, request: pb.DeleteRequest, call: Call) -> Empty:
-        await self._app.db.write(leases.delete, call.namespace, request.id)
+        await self._app.db.release(leases.delete, call.namespace, request.id)
         self._app.gc.released()
         if request.sync:
             await self._app.gc.collect()
@@ -42,7 +42,7 @@ class Leases(Service):
         return Empty()
 
     async def delete_resource(self, request: pb.DeleteResourceRequest, call: Call) -> Empty:
-        await self._app.db.write(leases.remove, call.namespace, request.id, _resource(request.resource))
+        await self._app.db.release(leases.remove, call.namespace, request.id, _resource(request.resource))
         self._app.gc.released()
         return Empty()
 

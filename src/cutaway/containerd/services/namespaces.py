@@ -46,6 +46,6 @@ class Namespaces(Service):
         return pb.UpdateNamespaceResponse(namespace=pb.Namespace())  # empty, as in containerd
 
     async def delete(self, request: pb.DeleteNamespaceRequest, _call: Call) -> Empty:
-        await self._app.db.write(namespaces.delete, request.name)
+        await self._app.db.release(namespaces.delete, request.name)
         self._app.bus.publish(request.name, "/namespaces/delete", events.NamespaceDelete(name=request.name))
         return Empty()

@@ -17,6 +17,7 @@ from typing import Protocol
 from cutaway.containerd.metadata.snapshots import Kind
 from cutaway.containerd.mounts import Mount
 from cutaway.containerd.snapshots.copying import copy
+from cutaway.faults import point
 
 
 class Snapshotter(Protocol):
@@ -99,6 +100,7 @@ class Native(_Directories):
 
 def _new_tree(folder: Path) -> Path:
     folder.mkdir(mode=0o700)
+    point("containerd.snapshots.tree-begun")
     fs = folder / "fs"
     fs.mkdir(mode=0o755)
     fs.chmod(0o755)  # whatever the umask

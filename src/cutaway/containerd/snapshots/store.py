@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from cutaway.containerd.snapshots import trees
 from cutaway.containerd.snapshots.snapshotters import Native, Overlay, Snapshotter
 from cutaway.containerd.workers import Workers
 from cutaway.errors import FailedPrecondition, InvalidArgument, NotFound
+from cutaway.faults import point
 
 log = logging.getLogger("containerd.snapshots")
 
@@ -58,6 +60,10 @@ class SnapshotStore:
             made, parents = await self._db.write(
                 self._create, space, name, parent, kind, labels, lease, staged
             )
+        except sqlite3.Error:
+            # Its directory was made, its record not, for want of room as a rule.
+            await self._remove_unnamed()
+            raise
         finally:
             if staged:
                 await self._workers.run(trees.remove, staged)
@@ -72,6 +78,7 @@ class SnapshotStore:
         staged = self.root / f"{_STAGED}{uuid.uuid4()}"
         try:
             await self._workers.finish(self._known[space.snapshotter].make, staged, kind, [found.id])
+            point("containerd.snapshots.staged")
         except BaseException:
             await self._workers.run(trees.remove, staged)
             raise
@@ -93,11 +100,13 @@ class SnapshotStore:
         folder = self.root / str(made.id)
         # A transaction that could not be committed has left its directory, and its id is free again.
         trees.remove(folder)
+        point("containerd.snapshots.before-directory")
         try:
             if staged:
                 os.rename(staged, folder)
             else:
                 self._known[space.snapshotter].make(folder, kind, parents)
+            point("containerd.snapshots.directory-made")
         except BaseException:
             trees.remove(folder)
             raise
@@ -119,19 +128,22 @@ class SnapshotStore:
         self._snapshotter(space.snapshotter)
         active = self._db.look_up(snapshots.to_commit, space, key, name)
         used = await self._workers.run(trees.usage, self._fs(active.id))
+        point("containerd.snapshots.measured")
         await self._db.write(snapshots.commit, space, key, name, used, labels, lease)
 
     async def remove(self, space: Space, name: str, lease: str) -> None:
         """Raises `NotFound`, `FailedPrecondition` while others stand on it."""
         self._snapshotter(space.snapshotter)
-        id = await self._db.write(snapshots.remove, space, name, lease)
+        id = await self._db.release(snapshots.remove, space, name, lease)
         await self.sweep([id])
 
     async def sweep(self, ids: Iterable[int]) -> None:
         """Remove the directories of snapshots that are recorded no more."""
         for id in ids:
             try:
+                point("containerd.snapshots.before-removal")
                 await self._workers.run(trees.remove, self.root / str(id))
+                point("containerd.snapshots.removed")
             except OSError as error:
                 # The record has gone, so the caller's wish is fulfilled; the next start tries again.
                 log.warning("directory of snapshot %d stays for now: %s", id, error)
@@ -162,8 +174,12 @@ class SnapshotStore:
     async def cleanup(self, snapshotter: str) -> None:
         """Remove directories that nothing names."""
         self._snapshotter(snapshotter)
-        # On the writing thread no snapshot is being made meanwhile.
-        await self.sweep(await self._db.write(_unnamed, self.root))
+        await self._remove_unnamed()
+
+    async def _remove_unnamed(self) -> None:
+        # On the writing thread no snapshot is being made meanwhile; later, its id may be given again.
+        for folder in await self._db.release(_set_aside, self.root):
+            await self._workers.run(trees.remove, folder)
 
     def _fs(self, id: int) -> Path:
         return self.root / str(id) / "fs"
@@ -177,6 +193,15 @@ def _with_parents(tx: Transaction, space: Space, name: str) -> tuple[Snapshot, l
 def _unnamed(tx: Transaction, root: Path) -> list[int]:
     kept = snapshots.ids(tx)
     return [int(one.name) for one in root.iterdir() if one.name.isdecimal() and int(one.name) not in kept]
+
+
+def _set_aside(tx: Transaction, root: Path) -> list[Path]:
+    """Move directories that nothing names to names that are nobody's."""
+    moved = []
+    for id in _unnamed(tx, root):
+        moved.append(root / f"{_STAGED}{uuid.uuid4()}")
+        os.rename(root / str(id), moved[-1])
+    return moved
 
 
 def repair(root: Path, db: Database) -> None:

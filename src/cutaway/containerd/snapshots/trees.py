@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cutaway.errors import Aborted
+from cutaway.faults import point
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -127,6 +128,7 @@ class _Remover:
 
     def run(self) -> None:
         while names := os.listdir(self._top):
+            point("containerd.trees.before-removal")
             for name in names:
                 if not _gone(self._top, name):
                     self._empty(name)

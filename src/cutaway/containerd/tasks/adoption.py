@@ -20,6 +20,7 @@ from cutaway.containerd.tasks.bundles import BINARY, Bundle, existing
 from cutaway.containerd.tasks.endings import CLEANUP_TIMEOUT, exit_event
 from cutaway.containerd.tasks.shim import Shim, ShimLog
 from cutaway.errors import CutawayError, NotFound
+from cutaway.faults import point
 from cutaway.pb import process_pb2, shim_pb2
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ async def _adopt(app: App, bundle: Bundle, manager: Manager, missed: MissedExits
         if ended.pid:
             missed.note(exit_event(bundle, ended))
         return
+    point("containerd.adoption.connected")
     missed.adopt(bundle.namespace, bundle.id)
     try:
         state = await shim.state("", timeout=CLEANUP_TIMEOUT)

@@ -26,6 +26,7 @@ from pathlib import Path
 from cutaway.containerd.tasks import usermap
 from cutaway.containerd.tasks.unmount import unmount_all
 from cutaway.errors import AlreadyExists
+from cutaway.faults import point
 
 PLUGIN = "io.containerd.runtime.v2.task"
 BINARY = "shim-binary-path"
@@ -74,11 +75,14 @@ class Bundle:
             raise
 
     def _fill(self, spec: bytes, binary: str) -> None:
+        point("containerd.bundle.made")
         self._write(BINARY, binary.encode(), 0o600)
+        point("containerd.bundle.binary-noted")
         _remove(self.work)
         self.work.mkdir(mode=0o711)
         (self.path / "rootfs").mkdir(mode=0o711)
         (self.path / "work").symlink_to(self.work)
+        point("containerd.bundle.linked")
         os.mkfifo(self.log, 0o700)
         self._write("config.json", spec, 0o644)
         if group := usermap.root_group(spec):
@@ -92,6 +96,7 @@ class Bundle:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         with open(os.open(temporary, flags, mode), "wb") as file:
             file.write(data)
+        point("containerd.bundle.before-rename")
         temporary.rename(self.path / name)
 
     def inhabitants(self) -> list[int]:
@@ -120,6 +125,7 @@ class Bundle:
         Raises OSError when something stays mounted.
         """
         _empty_rootfs(self.path)
+        point("containerd.bundle.unmounted")
         for directory in (self.work, self.path):  # the bundle last: it is what is found again
             _remove(directory)
 
@@ -142,7 +148,10 @@ def _remove(directory: Path) -> None:
     hidden = directory.with_name(f".{directory.name}")
     for path in (hidden, directory):
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(path.rename(hidden))
+            moved = path.rename(hidden)
+            point("containerd.bundle.hidden")
+            shutil.rmtree(moved)
+            point("containerd.bundle.removed")
 
 
 def existing(state: Path, root: Path) -> list[Bundle]:

@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cutaway.containerd import open_files
 from cutaway.containerd.tasks.bundles import Bundle
 from cutaway.containerd.tasks.runtimes import is_ours
 from cutaway.containerd.zygote import Zygote
 from cutaway.errors import CutawayError, DeadlineExceeded, Unavailable, Unknown
+from cutaway.faults import point
 from cutaway.trace import context, spans
 
 log = logging.getLogger("containerd.shims")
@@ -45,8 +47,10 @@ class Launcher:
         arguments = [*self._arguments(bundle), *(["-debug"] if self.debug else []), "start"]
         with spans.span("shim start", kind=spans.CLIENT, binary=binary, bundle=str(bundle.path)) as span:
             with _files(options) as (given, output, _):
+                point("containerd.shims.before-start")
                 code = await self._run([binary, *arguments], bundle.path, (given, output, output))
                 said = _text(output)
+            point("containerd.shims.started")
             if code:
                 raise Unknown(f"{said}: {_ending(code)}")
             if not said.startswith("unix://") or "\n" in said:
@@ -62,7 +66,9 @@ class Launcher:
             _files(b"") as (given, output, complaints),
         ):
             cwd = bundle.path if bundle.path.is_dir() else Path("/")
+            point("containerd.shims.before-delete")
             code = await self._run([binary, *arguments], cwd, (given, output, complaints))
+            point("containerd.shims.deleted")
             said = _text(complaints)
             if code:
                 raise Unknown(f"{binary} delete: {said}: {_ending(code)}")
@@ -106,6 +112,7 @@ class Launcher:
         process = await asyncio.create_subprocess_exec(
             *argv, cwd=cwd, env=self._environment(), stdin=streams[0], stdout=streams[1], stderr=streams[2]
         )
+        open_files.give_back(process.pid)
         try:
             return await process.wait()
         except BaseException:

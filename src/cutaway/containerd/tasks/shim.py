@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from cutaway.containerd.tasks.bundles import Bundle
 from cutaway.containerd.ttrpc.client import CLOSED, Client
 from cutaway.errors import NotFound, Unavailable, Unknown
+from cutaway.faults import point
 from cutaway.pb import shim_pb2
 from cutaway.pb.service import methods
 
@@ -71,7 +72,9 @@ class Shim:
     async def connect(cls, bundle: Bundle, binary: str, address: str, shim_log: ShimLog) -> Shim:
         """Raises `Unavailable`; the log is closed then."""
         try:
-            return cls(bundle, binary, await Client.connect(address), shim_log)
+            client = await Client.connect(address)
+            point("containerd.shims.connected")
+            return cls(bundle, binary, client, shim_log)
         except BaseException:
             shim_log.close()
             raise
@@ -94,7 +97,10 @@ class Shim:
         When the shim ends meanwhile that is `Unknown`, as containerd has it.
         """
         try:
-            return await self.client.call(METHODS[name], request, timeout=timeout)
+            point("containerd.shims.before-call")
+            answer = await self.client.call(METHODS[name], request, timeout=timeout)
+            point("containerd.shims.answered")
+            return answer
         except Unavailable as error:
             if self.client.ended:
                 raise Unknown(f"{CLOSED}: unknown") from None

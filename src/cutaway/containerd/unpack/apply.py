@@ -33,6 +33,7 @@ from cutaway.errors import (
     ResourceExhausted,
     Unknown,
 )
+from cutaway.faults import point
 
 log = logging.getLogger("containerd.unpack")
 
@@ -72,7 +73,9 @@ def apply(
             count += 1
             limits.check_entries(count)
             applier.take(entry)
+            point("containerd.unpack.entry-made")
         applier.finish()
+        point("containerd.unpack.finished")
         return Applied(stream.finish(), stream.count, count)
     finally:
         tree.close()

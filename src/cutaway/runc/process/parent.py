@@ -9,6 +9,7 @@ runtime that is killed itself leaves nothing that `delete --force` does not find
 import os
 
 from cutaway.errors import CutawayError, FailedPrecondition
+from cutaway.faults import point
 from cutaway.linux import libc, smallfile
 from cutaway.oci.runtime_spec import Hook
 from cutaway.runc import state
@@ -44,7 +45,9 @@ def make(steps: "list[Step]", timings: list[Timing] | None) -> None:
     try:
         for step in steps:
             done.append(step)
+            point("runc.create.before-step")
             run([step], Here(), timings)
+        point("runc.create.made")
     except BaseException as error:
         failures = [text for step in reversed(done) if (text := _undo(step))]
         if failures and isinstance(error, CutawayError):

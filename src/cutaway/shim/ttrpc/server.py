@@ -182,10 +182,15 @@ class Server:
             raise errors.Unimplemented(f"method {method}")
         return found
 
+    def refuse(self) -> None:
+        """Stop listening; who is connected stays so. Idempotent."""
+        if self._listener.fileno() >= 0:
+            self.loop.forget(self._listener.fileno())
+            self._listener.close()
+
     def close(self) -> None:
         """Stop listening and hang up."""
-        self.loop.forget(self._listener.fileno())
-        self._listener.close()
+        self.refuse()
         for client in list(self.clients):
             client.connection.close()
 
