@@ -45,7 +45,7 @@ def default_config(rootfs: Path) -> Config:
             "args": ["true"],
             "env": ["PATH=/bin", "TERM=xterm"],
             "cwd": "/",
-            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES),
+            "capabilities": {kind: [*CAPABILITIES] for kind in ("bounding", "effective", "permitted")},
             "noNewPrivileges": True,
         },
         "root": {"path": os.fspath(rootfs), "readonly": True},

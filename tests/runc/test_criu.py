@@ -18,6 +18,13 @@ from support.peers import need, peer
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, base_dir: Path) -> None:
+    """runc leaves criu's logs where it is called."""
+    monkeypatch.chdir(base_dir)
+
+
 # The fields that these tests look at, with the numbers and types of criu's images/rpc.proto.
 FIELDS = {
     "pair": {"key": (1, "string"), "value": (2, "string")},

@@ -9,6 +9,7 @@ in the bundle's `socket-dir`. GROUP is the container's id unless it shares a shi
 
 import os
 import socket
+import sys
 
 from cutaway.errors import Unknown
 from cutaway.linux import smallfile
@@ -18,6 +19,7 @@ FOLDER = "/run/containerd/s"
 SCHEME = "unix://"
 
 _FOLDER_FILE = "socket-dir"
+_PF_EXITING = 0x4  # include/linux/sched.h
 
 _GROUP_LABELS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
 
@@ -90,13 +92,27 @@ def _bind(path: str) -> "socket.socket | None":
 
 
 def answers(path: str) -> bool:
-    """Whether somebody listens."""
+    """Whether somebody listens who is not just ending.
+
+    A killed process closes its descriptors one after the other; for a moment it has hung up on its
+    clients and still takes new ones (PF_EXITING, 9th field of proc_pid_stat(5)).
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as client:
         try:
             client.connect(path)
+            credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         except OSError:
             return False
-    return True
+    pid = int.from_bytes(credentials[:4], sys.byteorder)
+    return not pid or not _is_ending(pid)
+
+
+def _is_ending(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return bool(int(file.read().rpartition(b")")[2].split()[6]) & _PF_EXITING)
+    except OSError:
+        return True
 
 
 def remove(path: str) -> None:
