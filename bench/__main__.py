@@ -14,27 +14,29 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 def main() -> int:
     from bench import report
     from bench.calls import CALLS
+    from bench.pulls import pulls
     from bench.scenarios import SCENARIOS, stacks
     from support.leftovers import temporary_base
 
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="how often each command is timed")
     parser.add_argument(
-        "--only", choices=[*SCENARIOS, *CALLS], action="append", help="one part; nothing is written"
+        "--only", choices=[*SCENARIOS, *CALLS, "pull"], action="append", help="one part; nothing is written"
     )
     options = parser.parse_args()
 
     rows: list[report.Row] = []
-    wanted = options.only or [*SCENARIOS, *CALLS]
+    alone = {**CALLS, "pull": pulls}
+    wanted = options.only or [*SCENARIOS, *alone]
     with temporary_base() as base:
-        if not CALLS.keys() >= set(wanted):
+        if not alone.keys() >= set(wanted):
             with stacks(base) as bench:
                 for name in wanted:
                     if name in SCENARIOS:
                         rows += SCENARIOS[name](bench, options.rounds)
         for name in wanted:
-            if name in CALLS:
-                rows += CALLS[name](base, options.rounds)
+            if name in alone:
+                rows += alone[name](base, options.rounds)
     print(report.table(rows))
     if not options.only:
         print(f"written to {report.write(rows, options.rounds, versions()).relative_to(REPOSITORY)}")

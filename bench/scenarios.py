@@ -27,6 +27,10 @@ class Bench:
 
     ours: Engine
     real: Engine
+    ours_below: OurContainerd
+    real_below: RealContainerd
+    registries: tuple[RealRegistry, RealRegistry]
+    """One beside each stack, with the same in them."""
     base: Path
 
 
@@ -35,10 +39,12 @@ def stacks(base: Path) -> Iterator[Bench]:
     """Our whole chain and the real whole chain."""
     with contextlib.ExitStack() as stack:
         nets = [stack.enter_context(NetNs()) for _ in range(2)]
+        registries = []
         for side, netns in zip(("o", "r"), nets, strict=True):
             registry = stack.enter_context(RealRegistry(base / side, netns, port=5000))
             netns.call(push_busybox, registry.host)
             copy_hello(base / side, registry, netns)
+            registries.append(registry)
         # As `cutaway daemon start` has it: every part of ours records its spans.
         collector = {otlp.ENDPOINT: f"unix://{base / 'o' / 'eng' / 'exec' / 'otlp.sock'}"}
         ours_below = stack.enter_context(OurContainerd(base / "o", nets[0], env=collector))
@@ -48,7 +54,7 @@ def stacks(base: Path) -> Iterator[Bench]:
         for engine in (ours, real):
             engine.docker("pull", BUSYBOX)
             engine.docker("pull", HELLO)
-        yield Bench(ours, real, base)
+        yield Bench(ours, real, ours_below, real_below, (registries[0], registries[1]), base)
 
 
 def client(engine: Engine, program: Path, *arguments: str) -> Callable[[], None]:

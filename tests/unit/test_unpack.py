@@ -9,7 +9,7 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 import zstandard
@@ -31,7 +31,8 @@ def stream_of(data: bytes) -> Iterator[Stream]:
     with tempfile.TemporaryFile() as file:
         file.write(data)
         file.flush()
-        yield Stream(file.fileno())
+        with closing(Stream(file.fileno())) as stream:
+            yield stream
 
 
 def read_all(data: bytes) -> list[tuple[Entry, bytes]]:

@@ -15,6 +15,7 @@ import logging
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,9 +65,7 @@ def apply(
     the entry.
     """
     limits = limits or Limits()
-    stream = Stream(fd, limits.check_bytes)
-    tree = Tree(root, lowers)
-    try:
+    with closing(Tree(root, lowers)) as tree, closing(Stream(fd, limits.check_bytes)) as stream:
         applier = _Applier(tree, stream, whiteouts.Overlay() if overlay else whiteouts.Removing(tree.root))
         count = 0
         for entry in entries(stream):
@@ -77,8 +76,6 @@ def apply(
         applier.finish()
         point("containerd.unpack.finished")
         return Applied(stream.finish(), stream.count, count)
-    finally:
-        tree.close()
 
 
 class _Applier:

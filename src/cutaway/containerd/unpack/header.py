@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from struct import Struct
+from zlib import adler32
 
 from cutaway.errors import InvalidArgument
 
 BLOCK = 512
 _MAX_NUMBER = 1 << 62
+# Name, mode, owner, group, size, time, sum, type, link, magic, (version, names of owner and group,) device
+# numbers, prefix.
+_FIELDS = Struct("100s8s8s8s12s12s8s1s100s6s66x8s8s155s12x").unpack
 
 
 @dataclass(slots=True)
@@ -29,33 +35,36 @@ class Header:
 
 def parse(block: bytes) -> Header:
     """Raises `InvalidArgument` for a wrong checksum or a field that is no number."""
-    _check_sum(block)
-    magic = block[257:263]
-    name = text(block[0:100])
+    (name, mode, uid, gid, size, mtime, wanted, kind, link, magic, major, minor, prefix) = _FIELDS(block)
+    _check_sum(block, number(wanted))
+    name = text(name)
     if magic == b"ustar\0":
         # star keeps times in the last part of the prefix and says so at the end of the block.
-        prefix = text(block[345:476] if block[508:512] == b"tar\0" else block[345:500])
+        prefix = text(prefix[:131] if block[508:512] == b"tar\0" else prefix)
         name = prefix + b"/" + name if prefix else name
     known = magic[:5] == b"ustar"
     return Header(
         block=block,
         name=name,
-        kind=block[156:157],
-        link=text(block[157:257]),
-        mode=number(block[100:108]),
-        uid=number(block[108:116]),
-        gid=number(block[116:124]),
-        size=number(block[124:136]),
-        mtime=number(block[136:148]),
-        major=number(block[329:337]) if known else 0,
-        minor=number(block[337:345]) if known else 0,
+        kind=kind,
+        link=text(link),
+        mode=number(mode),
+        uid=number(uid),
+        gid=number(gid),
+        size=number(size),
+        mtime=number(mtime),
+        major=number(major) if known else 0,
+        minor=number(minor) if known else 0,
     )
 
 
-def _check_sum(block: bytes) -> None:
+def _check_sum(block: bytes, wanted: int) -> None:
     """The sum of all bytes, with the sum's own field as spaces; old writers added signed bytes."""
-    wanted = number(block[148:156])
-    unsigned = sum(block) - sum(block[148:156]) + 8 * 0x20
+    if block.isascii():
+        # Adler's first sum begins with 1 and wraps at 65521, which 512 bytes below 128 do not reach.
+        unsigned = (adler32(block) & 0xFFFF) - 1 - sum(block[148:156]) + 8 * 0x20
+    else:
+        unsigned = sum(block) - sum(block[148:156]) + 8 * 0x20
     if wanted == unsigned:
         return
     rest = block[:148] + block[156:]
@@ -69,6 +78,7 @@ def text(field: bytes) -> bytes:
     return field if end < 0 else field[:end]
 
 
+@lru_cache(maxsize=4096)  # modes, owners and times are the same from one entry to the next
 def number(field: bytes) -> int:
     """Octal digits, or GNU's base-256 with the first byte's high bit set. Raises `InvalidArgument`."""
     if field[0] & 0x80:

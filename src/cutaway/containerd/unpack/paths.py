@@ -27,6 +27,8 @@ DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 MAX_NAME = 4095
 _MAX_LINKS = 40  # as many as the kernel follows: path_resolution(7)
 
+_SPECIAL = frozenset((b"", b".", b".."))
+
 _SYS_OPENAT2 = 437  # the same on all architectures
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
 
@@ -45,8 +47,11 @@ def parse(name: bytes, what: str = "entry") -> Parts:
     """
     if len(name) > MAX_NAME or b"\0" in name:
         raise InvalidArgument(f"layer {what} {show(name)} has a name that no file can have")
+    split = name.removesuffix(b"/").split(b"/")
+    if not _SPECIAL.intersection(split):
+        return tuple(split)
     parts: list[bytes] = []
-    for part in name.split(b"/"):
+    for part in split:
         if part == b"..":
             if not parts:
                 raise InvalidArgument(f"layer {what} {show(name)} leads out of the root")

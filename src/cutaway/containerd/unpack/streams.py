@@ -1,6 +1,9 @@
 """A layer's bytes: decompressed, counted and hashed on their way to the tar reader.
 
 How a layer is compressed is seen from its first bytes, as containerd does; media types lie.
+
+Decompressing and hashing are done by a thread of their own, some chunks ahead of the reader: both leave
+the interpreter's lock alone, so the reader makes its files meanwhile on another processor.
 """
 
 from __future__ import annotations
@@ -14,11 +17,14 @@ import zstandard
 from isal import isal_zlib
 from isal.igzip_lib import IsalError
 
+from cutaway.containerd.unpack.ahead import Ahead
 from cutaway.errors import DataLoss, InvalidArgument
 
 _GzipError = cast(type[Exception], IsalError)
 
-_CHUNK = 1 << 20
+# What is decompressed at a time stays in a processor's cache until it is hashed and written.
+_CHUNK = 256 << 10
+_SMALL = 64 << 10
 _GZIP = b"\x1f\x8b\x08"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 # At most 32 MiB come of so many bytes.
@@ -31,13 +37,15 @@ class Stream:
 
     def __init__(self, fd: int, check: Callable[[int, int], None] = lambda _out, _in: None) -> None:
         """`fd` is the blob's; `check` is told uncompressed and compressed bytes so far and may raise."""
-        self._source = _Source(fd)
-        self._chunks = _decompressed(self._source)
-        self._check = check
         self._hash = hashlib.sha256()
+        self._ahead = Ahead(_digested(_Source(fd), self._hash, check))
         self._buffer = b""
         self._at = 0
         self.count = 0
+
+    def close(self) -> None:
+        """End the thread, whatever is left to read. After this the descriptor may be closed."""
+        self._ahead.close()
 
     def read(self, size: int) -> bytes:
         """Exactly so many bytes, or fewer at the end."""
@@ -81,10 +89,8 @@ class Stream:
         return f"sha256:{self._hash.hexdigest()}"
 
     def _fill(self) -> bool:
-        self._buffer, self._at = next(self._chunks, b""), 0
-        self._hash.update(self._buffer)
+        self._buffer, self._at = self._ahead.next(), 0
         self.count += len(self._buffer)
-        self._check(self.count, self._source.at)
         return bool(self._buffer)
 
 
@@ -102,6 +108,23 @@ class _Source:
         data = os.pread(self._fd, size, self.at)
         self.at += len(data)
         return data
+
+
+def _digested(source: _Source, digest: hashlib._Hash, check: Callable[[int, int], None]) -> Iterator[bytes]:
+    """What a layer is, in chunks that are not small."""
+    count = 0
+    parts: list[bytes] = []
+    size = 0
+    for part in _decompressed(source):
+        count += len(part)
+        check(count, source.at)
+        digest.update(part)
+        parts.append(part)
+        size += len(part)
+        if size >= _SMALL:
+            yield parts[0] if len(parts) == 1 else b"".join(parts)
+            parts, size = [], 0
+    yield b"".join(parts)
 
 
 def _decompressed(source: _Source) -> Iterator[bytes]:

@@ -74,6 +74,7 @@ class _Extra:
     link: bytes = b""
     pax: dict[bytes, bytes] = field(default_factory=dict)
     map: list[bytes] = field(default_factory=list)
+    any: bool = False
 
 
 def show(name: bytes) -> str:
@@ -92,7 +93,8 @@ def entries(stream: Stream) -> Iterator[Entry]:
             _learn(extra, header.kind, _special(stream, header))
             continue
         entry = _entry(stream, header, extra)
-        extra = _Extra()
+        if extra.any:
+            extra = _Extra()
         end = stream.position + entry.stored
         yield entry
         rest = end - stream.position + -entry.stored % BLOCK
@@ -128,6 +130,7 @@ def _special(stream: Stream, header: Header) -> bytes:
 
 
 def _learn(extra: _Extra, kind: bytes, data: bytes) -> None:
+    extra.any = True
     if kind == b"L":
         extra.name = headers.text(data)
     elif kind == b"K":
