@@ -1,5 +1,7 @@
 """A container's usage in the form containerd's clients read: its own metrics types, v1 or v2."""
 
+from cutaway.linux.cgroups.stats import UNLIMITED
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -21,10 +23,6 @@ _V1_NAMES = {
     "total_pgmajfault": "total_pg_maj_fault",
     "hierarchical_memsw_limit": "hierarchical_swap_limit",
 }
-_V2_NAMES = {
-    "workingset_refault_file": "workingset_refault",
-    "workingset_activate_file": "workingset_activate",
-}
 _BLKIO = {
     "ioServiceBytesRecursive": "io_service_bytes_recursive",
     "ioServicedRecursive": "io_serviced_recursive",
@@ -40,7 +38,12 @@ _BLKIO = {
 def metrics(cgroup: "Manager") -> "Message":
     """What a cgroup uses. Raises `NotFound` when it is gone."""
     stats = cgroup.stats()
-    return _v2(stats) if stats.version == 2 else _v1(stats)
+    if stats.version == 2:
+        return _v2(stats)
+    found = _v1(stats)
+    if "blkio" in cgroup.paths():
+        found.blkio.SetInParent()  # there, although there may be nothing in it
+    return found
 
 
 def _v1(stats: "Stats") -> "v1.Metrics":
@@ -91,9 +94,11 @@ def _v2(stats: "Stats") -> "v2.Metrics":
     from cutaway.pb import cgroups_v2_pb2
 
     found = cgroups_v2_pb2.Metrics()
-    found.pids.current, found.pids.limit = stats.pids_current, stats.pids_limit
+    found.pids.current, found.pids.limit = stats.pids_current, stats.pids_limit or UNLIMITED
+    for part in (found.cpu, found.memory, found.io, found.rdma):
+        part.SetInParent()
     _fill(found.cpu, stats.raw.get("cpu.stat", {}), {})
-    _fill(found.memory, stats.memory.raw, _V2_NAMES)
+    _fill(found.memory, stats.memory.raw, {})
     found.memory.usage = stats.memory.usage.usage
     found.memory.usage_limit = stats.memory.usage.limit
     found.memory.swap_usage = max(0, stats.memory.swap.usage - stats.memory.usage.usage)
@@ -107,9 +112,8 @@ def _v2(stats: "Stats") -> "v2.Metrics":
 
 def _swap_limit(stats: "Stats") -> int:
     """v2 counts swap by itself, `Stats` memory and swap together."""
-    unlimited = (1 << 64) - 1
-    if unlimited in (stats.memory.swap.limit, stats.memory.usage.limit):
-        return unlimited
+    if UNLIMITED in (stats.memory.swap.limit, stats.memory.usage.limit):
+        return UNLIMITED
     return max(0, stats.memory.swap.limit - stats.memory.usage.limit)
 
 
