@@ -4,6 +4,7 @@ usermap     whose group a container's root is
 unmount     umount2(2)
 bundles     the directory of a task
 runtimes    a runtime's name as a shim's binary
+endpoint    where a shim listens, and the version it speaks
 launch      running that binary: start and delete
 shim        a connected shim
 endings     what is done about tasks that go

@@ -15,8 +15,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from cutaway.containerd.metadata import containers
-from cutaway.containerd.tasks import runtimes
-from cutaway.containerd.tasks.bundles import BINARY, Bundle, existing
+from cutaway.containerd.tasks import endpoint, runtimes
+from cutaway.containerd.tasks.bundles import BINARY, BOOTSTRAP, Bundle, existing
 from cutaway.containerd.tasks.endings import CLEANUP_TIMEOUT, exit_event
 from cutaway.containerd.tasks.shim import Shim, ShimLog
 from cutaway.errors import CutawayError, NotFound
@@ -79,10 +79,10 @@ def _binary(app: App, bundle: Bundle) -> str:
 
 async def _connect(bundle: Bundle, binary: str) -> Shim:
     """The shim of a bundle, asked for its task's process. Raises what it answers, or `Unavailable`."""
-    address = bundle.read(ADDRESS).removeprefix("unix://")
-    if not address:
+    told = bundle.read(BOOTSTRAP) or bundle.read(ADDRESS)
+    if not told:
         raise NotFound("it has no address")
-    shim = await Shim.connect(bundle, binary, address, ShimLog(bundle))
+    shim = await Shim.connect(bundle, binary, endpoint.parse(told), ShimLog(bundle))
     try:
         request = shim_pb2.ConnectRequest(id=bundle.id)
         shim.pid = (await shim.call("Connect", request, timeout=CLEANUP_TIMEOUT)).task_pid

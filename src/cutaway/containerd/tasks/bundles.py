@@ -7,6 +7,7 @@ STATE/io.containerd.runtime.v2.task/NAMESPACE/ID/
     work                a link to ROOT/io.containerd.runtime.v2.task/NAMESPACE/ID/
     log                 a FIFO that the shim logs to
     address             the shim's socket, written by the shim
+    bootstrap.json      the same and the version of the task service, where that is not 2
 
 A directory is removed under another name (.ID): whatever the daemon finds under a task's own name when it
 starts again has not begun to go.
@@ -30,6 +31,7 @@ from cutaway.faults import point
 
 PLUGIN = "io.containerd.runtime.v2.task"
 BINARY = "shim-binary-path"
+BOOTSTRAP = "bootstrap.json"
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Bundle:
 
     def _fill(self, spec: bytes, binary: str) -> None:
         point("containerd.bundle.made")
-        self._write(BINARY, binary.encode(), 0o600)
+        self.write(BINARY, binary.encode(), 0o600)
         point("containerd.bundle.binary-noted")
         _remove(self.work)
         self.work.mkdir(mode=0o711)
@@ -84,13 +86,13 @@ class Bundle:
         (self.path / "work").symlink_to(self.work)
         point("containerd.bundle.linked")
         os.mkfifo(self.log, 0o700)
-        self._write("config.json", spec, 0o644)
+        self.write("config.json", spec, 0o644)
         if group := usermap.root_group(spec):
             # The container's root is a user like any other out here, and has to come through to its rootfs.
             os.chown(self.path, -1, group)
             self.path.chmod(0o710)
 
-    def _write(self, name: str, data: bytes, mode: int) -> None:
+    def write(self, name: str, data: bytes, mode: int) -> None:
         """Whole or not at all. Not synced: a bundle lasts as long as the boot."""
         temporary = self.path / f".{name}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW

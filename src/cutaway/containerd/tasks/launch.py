@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cutaway.containerd import open_files
+from cutaway.containerd.tasks import endpoint
 from cutaway.containerd.tasks.bundles import Bundle
+from cutaway.containerd.tasks.endpoint import Endpoint
 from cutaway.containerd.tasks.runtimes import is_ours
 from cutaway.containerd.zygote import Zygote
 from cutaway.errors import CutawayError, DeadlineExceeded, Unavailable, Unknown
@@ -38,8 +40,8 @@ class Launcher:
     debug: bool
     zygote: Zygote | None
 
-    async def start(self, binary: str, bundle: Bundle, options: bytes) -> str:
-        """Start a shim for a bundle; returns the path of its socket.
+    async def start(self, binary: str, bundle: Bundle, options: bytes) -> Endpoint:
+        """Start a shim for a bundle; returns where it listens.
 
         `options` is the serialized Any of the runtime's options. Raises `Unknown` with what the shim said,
         `DeadlineExceeded`, or `Unavailable` when it cannot be run at all.
@@ -53,10 +55,12 @@ class Launcher:
             point("containerd.shims.started")
             if code:
                 raise Unknown(f"{said}: {_ending(code)}")
-            if not said.startswith("unix://") or "\n" in said:
-                raise Unknown(f"{binary} start printed {said[:200]!r} and not the address of its socket")
-            span.set(address=said)
-            return said.removeprefix("unix://")
+            try:
+                found = endpoint.parse(said)
+            except Unknown as error:
+                raise Unknown(f"{binary} start: {error}") from None
+            span.set(address=endpoint.SCHEME + found.path)
+            return found
 
     async def delete(self, binary: str, bundle: Bundle) -> bytes:
         """Let the shim's binary clean up; returns its serialized DeleteResponse. Raises as `start`."""

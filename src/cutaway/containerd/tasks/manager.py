@@ -18,8 +18,9 @@ from google.protobuf.any_pb2 import Any
 
 from cutaway.containerd import names
 from cutaway.containerd.tasks import runtimes
-from cutaway.containerd.tasks.bundles import Bundle
+from cutaway.containerd.tasks.bundles import BOOTSTRAP, Bundle
 from cutaway.containerd.tasks.endings import CLEANUP_TIMEOUT, Endings
+from cutaway.containerd.tasks.endpoint import Endpoint
 from cutaway.containerd.tasks.launch import Launcher, failed_start
 from cutaway.containerd.tasks.shim import Shim, ShimLog
 from cutaway.errors import AlreadyExists, CutawayError, NotFound
@@ -140,8 +141,10 @@ class Manager:
         options = task.options.SerializeToString() if task.options is not None else b""
         shim_log = ShimLog(bundle)
         try:
-            address = await self._launcher.start(binary, bundle, options)
-            return await Shim.connect(bundle, binary, address, shim_log)
+            where = await self._launcher.start(binary, bundle, options)
+            if where.version != Endpoint.version:
+                bundle.write(BOOTSTRAP, where.to_json().encode(), 0o644)
+            return await Shim.connect(bundle, binary, where, shim_log)
         except BaseException as error:
             shim_log.close()
             await self.endings.clear(bundle, binary, evict=True)

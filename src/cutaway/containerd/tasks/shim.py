@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from cutaway.containerd.tasks.bundles import Bundle
+from cutaway.containerd.tasks.endpoint import LATEST, Endpoint
 from cutaway.containerd.ttrpc.client import CLOSED, Client
 from cutaway.errors import NotFound, Unavailable, Unknown
 from cutaway.faults import point
@@ -18,7 +19,12 @@ from cutaway.pb.service import methods
 
 log = logging.getLogger("containerd.shims")
 
-METHODS = methods(shim_pb2.DESCRIPTOR, "Task")
+_V2 = methods(shim_pb2.DESCRIPTOR, "Task")
+# Version 3 has another name, and the same messages.
+_V3 = {
+    name: method._replace(service="containerd.task.v3.Task", path=f"/containerd.task.v3.Task/{name}")
+    for name, method in _V2.items()
+}
 
 MAX_LOG_CHUNK = 1 << 16
 
@@ -57,7 +63,9 @@ class ShimLog:
 class Shim:
     """One task's shim, connected."""
 
-    def __init__(self, bundle: Bundle, binary: str, client: Client, shim_log: ShimLog) -> None:
+    def __init__(
+        self, bundle: Bundle, binary: str, client: Client, shim_log: ShimLog, version: int = 2
+    ) -> None:
         self.bundle = bundle
         self.binary = binary
         self.client = client
@@ -66,15 +74,16 @@ class Shim:
         self.deleting = False
         """Set once its end is expected."""
         self.deletion = asyncio.Lock()
+        self._methods = _V3 if version == LATEST else _V2
         self._log = shim_log
 
     @classmethod
-    async def connect(cls, bundle: Bundle, binary: str, address: str, shim_log: ShimLog) -> Shim:
+    async def connect(cls, bundle: Bundle, binary: str, where: Endpoint, shim_log: ShimLog) -> Shim:
         """Raises `Unavailable`; the log is closed then."""
         try:
-            client = await Client.connect(address)
+            client = await Client.connect(where.path)
             point("containerd.shims.connected")
-            return cls(bundle, binary, client, shim_log)
+            return cls(bundle, binary, client, shim_log, where.version)
         except BaseException:
             shim_log.close()
             raise
@@ -98,7 +107,7 @@ class Shim:
         """
         try:
             point("containerd.shims.before-call")
-            answer = await self.client.call(METHODS[name], request, timeout=timeout)
+            answer = await self.client.call(self._methods[name], request, timeout=timeout)
             point("containerd.shims.answered")
             return answer
         except Unavailable as error:
