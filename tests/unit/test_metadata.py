@@ -327,6 +327,16 @@ def test_what_an_image_needs_stays(tx: Transaction) -> None:
     assert left(tx) == set()
 
 
+@pytest.mark.parametrize(("time", "stays"), [("2001-01-01T00:00:00Z", False), ("2901-01-01T00:00:00Z", True)])
+def test_an_image_whose_time_has_come_goes(tx: Transaction, time: str, stays: bool) -> None:
+    blobs.add(tx, "ns", digest("a"), 1, {})
+    target = replace(IMAGE.target, digest=digest("a"))
+    images.create(tx, "ns", replace(IMAGE, target=target, labels={"containerd.io/gc.expire": time}))
+    assert sweep(tx).images == ([] if stays else [("ns", IMAGE.name)])
+    assert left(tx) == ({"a"} if stays else set())
+    assert len(images.find(tx, "ns", parse_all([]))) == stays
+
+
 def test_namespaces_do_not_keep_each_others_things(tx: Transaction) -> None:
     fill(tx)
     images.create(tx, "other", replace(IMAGE, target=replace(IMAGE.target, digest=digest("a"))))

@@ -54,7 +54,7 @@ class App:
         self.content = ContentStore(files, self.db, self.workers)
         self.snapshots = SnapshotStore(config.snapshots_root, self.db, self.workers)
         repair_snapshots(config.snapshots_root, self.db)
-        self.gc = Collector(self.db, self.content, self.snapshots, config.gc)
+        self.gc = Collector(self.db, self.content, self.snapshots, self.bus, config.gc)
         self.tasks: Part = create_tasks(self)
 
     def services(self) -> list[Service]:

@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 
+from cutaway.containerd.bus import Bus
 from cutaway.containerd.content.store import ContentStore
 from cutaway.containerd.gc_schedule import GcSchedule, GcSettings
 from cutaway.containerd.metadata import leases, references
@@ -27,6 +28,7 @@ from cutaway.containerd.metadata.values import load, now
 from cutaway.containerd.snapshots.store import SnapshotStore
 from cutaway.errors import CutawayError
 from cutaway.faults import point
+from cutaway.pb.image_events_pb2 import ImageDelete
 from cutaway.trace import spans
 
 log = logging.getLogger("containerd.gc")
@@ -41,15 +43,18 @@ class Collected:
     """Of ingests."""
     snapshots: list[int] = field(default_factory=list)
     leases: list[str] = field(default_factory=list)
+    images: list[tuple[str, str]] = field(default_factory=list)
+    """Namespace and name of those whose time had come."""
 
 
 class Collector:
     """Belongs to the event loop's thread."""
 
     def __init__(
-        self, db: Database, content: ContentStore, snapshots: SnapshotStore, settings: GcSettings
+        self, db: Database, content: ContentStore, snapshots: SnapshotStore, bus: Bus, settings: GcSettings
     ) -> None:
         self._db = db
+        self._bus = bus
         self._content = content
         self._snapshots = snapshots
         self._running = asyncio.Lock()
@@ -93,6 +98,8 @@ class Collector:
                 await self._content.drop(found.folders)
                 point("containerd.gc.ingests-removed")
                 await self._snapshots.sweep(found.snapshots)
+                for namespace, name in found.images:
+                    self._bus.publish(namespace, "/images/delete", ImageDelete(name=name))
             except BaseException:
                 self._schedule.failed(monotonic())
                 raise
@@ -145,6 +152,10 @@ def sweep(tx: Transaction, is_being_written: Callable[[str, str], bool]) -> Coll
         if (kind, namespace, name) not in alive:
             tx.execute("DELETE FROM snapshots WHERE id = ?", (id,))
             found.snapshots.append(id)
+    for namespace, name, labels in tx.execute("SELECT namespace, name, labels FROM images").fetchall():
+        if references.has_expired(load(labels), name, time):
+            tx.execute("DELETE FROM images WHERE namespace = ? AND name = ?", (namespace, name))
+            found.images.append((namespace, name))
     for namespace, id, labels in tx.execute("SELECT namespace, id, labels FROM leases").fetchall():
         if references.has_expired(load(labels), id, time):
             tx.execute("DELETE FROM leases WHERE namespace = ? AND id = ?", (namespace, id))

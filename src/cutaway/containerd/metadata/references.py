@@ -1,7 +1,7 @@
 """What keeps what alive, read from the records: the graph that garbage collection walks.
 
-    roots       images (their target), containers (their snapshot), live leases (all they list),
-                ingests that have not expired, and whatever carries the label containerd.io/gc.root
+    roots       images (their target) and ingests that have not expired, containers (their snapshot),
+                live leases (all they list), and whatever carries the label containerd.io/gc.root
     edges       labels containerd.io/gc.ref.content[.NAME] = digest
                        containerd.io/gc.ref.snapshot.SNAPSHOTTER[/NAME] = snapshot
                 a snapshot needs its parent, an ingest the blob that it shares
@@ -53,15 +53,15 @@ def reachable(tx: Transaction, now: int) -> set[tuple[str, str, str]]:
     return {node[:3] for node in seen}
 
 
-def has_expired(labels: Mapping[str, str], lease: str, now: int) -> bool:
-    """Whether a lease has ended by itself; a time that cannot be read never comes."""
+def has_expired(labels: Mapping[str, str], name: str, now: int) -> bool:
+    """Whether a lease or image has ended by itself; a time that cannot be read never comes."""
     text = labels.get(EXPIRE)
     if text is None:
         return False
     try:
         expires = datetime.fromisoformat(text)
     except ValueError:
-        log.info("lease %s: ignoring invalid expiration value %r", lease, text)
+        log.info("%s: ignoring invalid expiration value %r", name, text)
         return False
     return now > expires.timestamp() * 1e9
 
@@ -75,9 +75,11 @@ def _roots(tx: Transaction, now: int, graph: _Graph) -> Iterator[Node]:
             )
             for kind, key in rows:
                 yield Node(kind, namespace, key, FLAT in known)
-    for namespace, digest, labels in tx.execute("SELECT namespace, digest, labels FROM images"):
-        yield Node(leases.CONTENT, namespace, digest)
-        yield from _referred(namespace, load(labels))
+    for namespace, name, digest, labels in tx.execute("SELECT namespace, name, digest, labels FROM images"):
+        known = load(labels)
+        if not has_expired(known, name, now):
+            yield Node(leases.CONTENT, namespace, digest)
+            yield from _referred(namespace, known)
     rows = tx.execute("SELECT namespace, snapshotter, snapshot_key, labels FROM containers")
     for namespace, snapshotter, key, labels in rows:
         if snapshotter:
