@@ -49,6 +49,7 @@ def test_normalization(text: str, canonical: str, familiar: str) -> None:
         ("", "invalid reference format"),
         ("Foo", "invalid reference format: repository name (library/Foo) must be lowercase"),
         ("x/Foo:1", "invalid reference format: repository name (x/Foo) must be lowercase"),
+        (f"x@SHA256:{HEX}", "invalid reference format: repository name (library/x@SHA256) must be lowercase"),
         ("UPPER.example/x/Y", "invalid reference format: repository name (x/Y) must be lowercase"),
         ("foo:", "invalid reference format"),
         ("foo:bar:baz", "invalid reference format"),

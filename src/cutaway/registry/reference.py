@@ -95,8 +95,10 @@ def parse(text: str) -> Reference:
     domain, remainder = _split_domain(text)
     head, at, digest = remainder.partition("@")
     path, colon, tag = head.partition(":")
-    if path.lower() != path:
-        raise InvalidArgument(f"invalid reference format: repository name ({path}) must be lowercase")
+    # What is called the name here ends at the first colon, be that a digest's, as Docker has it.
+    name = remainder.partition(":")[0]
+    if name.lower() != name:
+        raise InvalidArgument(f"invalid reference format: repository name ({name}) must be lowercase")
     valid = is_domain(domain) and is_path(path) and (is_tag(tag) if colon else True)
     if not valid or (at and not _has_digest_form(digest)):
         raise InvalidArgument("invalid reference format")

@@ -164,6 +164,8 @@ class ImageService:
         target = references.parse(repository)
         if target.digest:
             raise errors.InvalidArgument("refusing to create a tag with a digest reference")
+        if target.familiar_name == "sha256":
+            raise errors.InvalidArgument("refusing to create an ambiguous tag using digest algorithm as name")
         target = target.with_tag(tag) if tag else target.with_default_tag()
         await self._store.keep_if_last(str(target), image)
         labels = {CHOSEN_MANIFEST: image.manifest_descriptor.digest}
