@@ -50,6 +50,7 @@ _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _VERSION_3 = 0x20080522
 _SEARCHING = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 _EINVAL = 22
+_MOST = 64  # bits of the kernel's sets
 
 
 class Sets:
@@ -74,8 +75,19 @@ class Sets:
         self.ignored = ignored
 
 
+_last_cap = -1
+
+
 def last_cap() -> int:
-    """The highest capability number that the running kernel has (/proc/sys/kernel/cap_last_cap)."""
+    """The highest capability number that the running kernel has, asked once in a process and its forks."""
+    global _last_cap
+    if _last_cap < 0:
+        _last_cap = _read_last_cap()
+    return _last_cap
+
+
+def _read_last_cap() -> int:
+    """From /proc/sys/kernel/cap_last_cap."""
     try:
         fd = os.open("/proc/sys/kernel/cap_last_cap", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -173,13 +185,15 @@ def drop_bounding(sets: Sets) -> None:
     Raises `PermissionDenied` when the kernel refuses.
     """
     prctl = _libc().prctl
-    number = -1
     # Which is the last is asked of the kernel: init is inside the container, whose /proc may tell anything.
-    while (held := prctl(_PR_CAPBSET_READ, number := number + 1, 0, 0, 0)) >= 0:
-        if sets.bounding >> number & 1 or not held:
+    for number in range(_MOST):
+        if sets.bounding >> number & 1 or prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) >= 0:
             continue
-        if prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
-            code = ctypes.get_errno()
+        code = ctypes.get_errno()
+        held = prctl(_PR_CAPBSET_READ, number, 0, 0, 0)
+        if held < 0:
+            return  # no such capability, and so none above it
+        if held:
             raise PermissionDenied(
                 f"cannot drop {_label(number)} from the bounding set: {os.strerror(code)} (needs CAP_SETPCAP)"
             )

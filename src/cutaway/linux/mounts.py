@@ -37,6 +37,7 @@ MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
 AT_FDCWD = -100
+_EINVAL = 22
 _AT_EMPTY_PATH = 0x1000
 _AT_RECURSIVE = 0x8000
 _OPEN_TREE_CLONE = 1
@@ -183,10 +184,13 @@ def open_tree(fd: int, path: str = "", *, recursive: bool = False) -> int:
     return libc.syscall("open_tree", fd, path, flags | _AT_EMPTY_PATH, what=f"open_tree {path}".rstrip())
 
 
-def move_mount(tree: int, target: int, *, shown: str = "") -> None:
-    """Attach a detached mount on what a descriptor names: no path is walked (move_mount(2), Linux 5.2)."""
-    flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
-    libc.syscall("move_mount", tree, "", target, "", flags, what=f"move_mount {shown}".rstrip())
+def move_mount(tree: int, target: int, name: str = "", *, shown: str = "") -> None:
+    """Attach a detached mount on what a descriptor names: no path is walked (move_mount(2), Linux 5.2).
+
+    With `name`, on that entry of the directory: one component, and no link is followed.
+    """
+    flags = _MOVE_MOUNT_F_EMPTY_PATH | (0 if name else _MOVE_MOUNT_T_EMPTY_PATH)
+    libc.syscall("move_mount", tree, "", target, name, flags, what=f"move_mount {shown}".rstrip())
 
 
 def mount_setattr(
@@ -223,13 +227,17 @@ def stacked(path: str) -> int:
     return _points().count(os.fsencode(path))
 
 
-def parent_mount(path: str) -> str:
-    """The mount point that a directory lies on."""
-    points = set(_points())
-    name = os.fsencode(path)
-    while name not in points and name != b"/":
-        name = os.path.dirname(name)
-    return os.fsdecode(name)
+def make_private_above(path: str) -> None:
+    """Make the mount that a directory lies on private; `path` is without links. Raises OSError.
+
+    The kernel is asked of each name upwards whether it is a mount point: a host's list of mounts may be long.
+    """
+    point = path
+    while libc.raw("mount", None, point, None, MS_PRIVATE, None) < 0:
+        code = ctypes.get_errno()
+        if code != _EINVAL or point == "/":
+            libc.fail(code, f"mount {point}")
+        point = os.path.dirname(point)
 
 
 def unescape(text: bytes) -> bytes:

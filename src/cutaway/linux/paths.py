@@ -82,7 +82,8 @@ def _make(root: int, path: str, mode: int, directory: bool, links: int) -> int:
     head, _, name = path.rpartition("/")
     parent = _make(root, head or ".", 0o755, True, links)
     try:
-        _create(parent, name, mode, directory, path)
+        if _create(parent, name, mode, directory, path) and directory:
+            return os.open(name, O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         target = _link_target(parent, name)
     finally:
         os.close(parent)
@@ -94,7 +95,8 @@ def _make(root: int, path: str, mode: int, directory: bool, links: int) -> int:
     return open_in_root(root, path, O_PATH | os.O_NOFOLLOW | (os.O_DIRECTORY if directory else 0))
 
 
-def _create(parent: int, name: str, mode: int, directory: bool, path: str) -> None:
+def _create(parent: int, name: str, mode: int, directory: bool, path: str) -> bool:
+    """Whether it had to be made."""
     try:
         if directory:
             os.mkdir(name, mode, dir_fd=parent)
@@ -103,6 +105,8 @@ def _create(parent: int, name: str, mode: int, directory: bool, path: str) -> No
     except OSError as error:
         if error.errno != _EEXIST:
             libc.fail(error.errno or 0, f"{'mkdir' if directory else 'open'} /{path}")
+        return False
+    return True
 
 
 def _link_target(parent: int, name: str) -> str | None:

@@ -44,7 +44,7 @@ def status(pid: int) -> tuple[str, int] | None:
     (proc_pid_stat(5), fields 3 and 22).
     """
     try:
-        text = smallfile.read(f"/proc/{pid}/stat")
+        text = smallfile.read_at_once(f"/proc/{pid}/stat")
     except OSError:
         return None
     if not text:
@@ -100,6 +100,15 @@ def close_from(first: int, keep: "set[int] | frozenset[int]" = frozenset()) -> N
             low = fd + 1
     if libc.raw("close_range", low, 0xFFFFFFFF, 0) < 0:  # Linux 5.9
         os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+
+def close(fds: list[int]) -> None:
+    """Close descriptors: those in a row by one call (close_range(2), Linux 5.9)."""
+    in_a_row = len(fds) > 1 and fds == list(range(fds[0], fds[0] + len(fds)))
+    if in_a_row and libc.raw("close_range", fds[0], fds[-1], 0) >= 0:
+        return
+    for fd in fds:
+        os.close(fd)
 
 
 def join_session_keyring(name: str) -> None:

@@ -9,15 +9,24 @@ import os
 _CHUNK = 1 << 16
 
 
-def read(path: str) -> bytes:
-    """The whole of a file. Raises OSError."""
+def read(path: str, most: int = 1 << 62) -> bytes:
+    """The whole of a file, or its beginning: no more is read when `most` bytes are. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data = chunk = os.read(fd, _CHUNK)
-        while chunk:
+        while chunk and len(data) < most:
             chunk = os.read(fd, _CHUNK)
             data += chunk
         return data
+    finally:
+        os.close(fd)
+
+
+def read_at_once(path: str) -> bytes:
+    """A file of the kernel that holds one line, by one read(2). Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, _CHUNK)
     finally:
         os.close(fd)
 

@@ -89,12 +89,17 @@ def views(manager: "Manager") -> "list[CgroupView]":
     if layout.mode == detect.UNIFIED:
         return []
     by_mount: dict[str, CgroupView] = {}
-    made, own = manager.paths(), detect.own_cgroups()
+    made = manager.paths()
+    own = None
     for controller, mount in layout.mounts.items():
-        if not controller or controller not in own:
+        if not controller:
             continue
-        # Where the container has none, it is in the runtime's.
-        path = made.get(controller) or detect.below(layout, controller, own[controller])
+        path = made.get(controller)
+        if not path:  # where the container has none, it is in the runtime's
+            own = own or detect.own_cgroups()
+            if controller not in own:
+                continue
+            path = detect.below(layout, controller, own[controller])
         view = by_mount.setdefault(mount, CgroupView(os.path.basename(mount), path, []))
         view.controllers.append(controller)
     return list(by_mount.values())

@@ -3,7 +3,7 @@
 import os
 
 from cutaway.errors import InvalidArgument, NotFound, PermissionDenied
-from cutaway.linux import libc
+from cutaway.linux import libc, smallfile
 from cutaway.oci import document
 from cutaway.oci.runtime_spec import Process, Spec
 
@@ -34,8 +34,7 @@ def load() -> tuple[Spec, str]:
 
 def _read(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            data = file.read(_LARGEST + 1)
+        data = smallfile.read(path, _LARGEST + 1)
     except FileNotFoundError:
         raise NotFound(f"JSON specification file {path} not found") from None
     except OSError as error:
@@ -51,8 +50,7 @@ def _read(path: str) -> str:
 def load_process(path: str) -> Process:
     """The process that `exec --process` names. Raises `NotFound`, `InvalidArgument`."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(_LARGEST)
+        data = smallfile.read(path, _LARGEST)
     except OSError as error:
         raise NotFound(f"open {path}: {libc.words(error.errno or 0)}") from None
     return document.loads(Process, data, os.path.basename(path))

@@ -31,12 +31,15 @@ class Context:
         self.debug = debug
         self.criu = criu  # the program; by default found in PATH
         self.tracing = False
+        self._may_lack_cgroups: bool | None = None
 
     def may_lack_cgroups(self) -> bool:
         """Whether cgroups may be out of reach (`--rootless`). Raises `InvalidArgument`."""
-        from cutaway.runc import rootless
+        if self._may_lack_cgroups is None:
+            from cutaway.runc import rootless
 
-        return rootless.may_lack_cgroups(self.rootless, systemd=self.systemd_cgroup)
+            self._may_lack_cgroups = rootless.may_lack_cgroups(self.rootless, systemd=self.systemd_cgroup)
+        return self._may_lack_cgroups
 
     def explain(self, who: str, steps: "Iterable[Step]") -> None:
         """Write what is about to be done into the log for debugging."""

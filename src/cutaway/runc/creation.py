@@ -176,7 +176,7 @@ def _steps(
         starting.Adopt(making, cgroup2, manager if manager.made_by_entry else None),
         *_resctrl(making),
         *_net_devices(making),
-        parent.LetInitRun(making, ours, "go", "mounted", manager),
+        parent.LetInitRun(making, ours, "go", "mounted", manager, meanwhile=making.container.save),
         parent.LimitResources(making, manager, lenient=context.may_lack_cgroups()),
         *_hook_steps(making, ("prestart", hooks.prestart), ("createRuntime", hooks.create_runtime)),
         parent.LetInitRun(making, ours, "resume", "ready", manager, agent(making, state.CREATING)),

@@ -5,6 +5,8 @@ reading of the OCI document. v1 is then told the difference to what its cgroup h
 update never closes a device for a moment; v2 gets the table as a program (`device_program`).
 """
 
+import itertools
+
 from cutaway.errors import FailedPrecondition, InvalidArgument
 from cutaway.linux.cgroups import files
 
@@ -134,8 +136,8 @@ def apply_v1(directory: str, rules: "list[DeviceRule] | None") -> None:
     """
     wanted = table(rules)
     have = parse(files.read(f"{directory}/devices.list"))
-    for file, line in _difference(have, wanted):
-        files.write(f"{directory}/devices.{file}", line)
+    for file, entries in itertools.groupby(_difference(have, wanted), lambda entry: entry[0]):
+        files.write_each(f"{directory}/devices.{file}", [line for _, line in entries])
     result = parse(files.read(f"{directory}/devices.list"))
     if result.open != wanted.open or (not wanted.open and result.rules != wanted.rules):
         raise FailedPrecondition(

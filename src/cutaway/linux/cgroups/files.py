@@ -70,6 +70,17 @@ def read(path: str) -> str:
     return b"".join(chunks).decode()
 
 
+def read_line(path: str) -> str:
+    """A file of one value, by one read(2), without the line's end."""
+    fd = _open(path, os.O_RDONLY)
+    try:
+        return os.read(fd, 4096).decode().strip()
+    except OSError as error:
+        raise failure(f"read {path}", error) from None
+    finally:
+        os.close(fd)
+
+
 def read_or(path: str, default: str) -> str:
     """The whole of a file, or `default` where this kernel or cgroup has no such file."""
     try:
@@ -81,6 +92,19 @@ def read_or(path: str, default: str) -> str:
 def write(path: str, data: str) -> None:
     """One write(2): the kernel takes each as one command."""
     _write(path, data, f'"{data}"')
+
+
+def write_each(path: str, lines: list[str]) -> None:
+    """A write(2) for each command, to a file that is opened once."""
+    fd = _open(path, os.O_WRONLY)
+    try:
+        for line in lines:
+            try:
+                os.write(fd, line.encode())
+            except OSError as error:
+                raise failure(f'failed to write "{line}": write {path}', error) from None
+    finally:
+        os.close(fd)
 
 
 def _write(path: str, data: str, shown: str) -> None:

@@ -198,7 +198,7 @@ def _inherit_cpuset(directory: str) -> None:
 
 
 def _inherit(directory: str, name: str) -> str:
-    value = files.read(f"{directory}/{name}").strip()
+    value = files.read_line(f"{directory}/{name}")
     if value:
         return value
     value = _inherit(os.path.dirname(directory), name)

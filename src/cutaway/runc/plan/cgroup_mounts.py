@@ -76,11 +76,9 @@ class MountCgroupV1(MountStep):
         else:
             tree = mounts.open_tree(mounts.AT_FDCWD, view.source)
             mounts.change(tree, flags)
-        place = os.open(view.name, paths.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
         try:
-            mounts.move_mount(tree, place, shown=f"{view.source}:{self.destination}/{view.name}")
+            mounts.move_mount(tree, top, view.name, shown=f"{view.source}:{self.destination}/{view.name}")
         finally:
-            os.close(place)
             os.close(tree)
 
 

@@ -8,6 +8,7 @@ moves itself through a v1 `tasks` file (Linux 5.6), and a process that is born i
 
 import os
 
+from cutaway.linux import processes
 from cutaway.runc.plan.step import Here, Step
 
 
@@ -40,8 +41,7 @@ class EnterCgroups(Step):
 
     def close(self) -> None:
         """In the parent, when the process has its own descriptors."""
-        for fd in self._fds:
-            os.close(fd)
+        processes.close(self._fds)
         self._fds = []
 
     def enter(self) -> None:

@@ -51,7 +51,9 @@ def check(here: Here, target: int, destination: str, kind: str) -> None:
 
 def _is_root(here: Here, target: int) -> bool:
     """Whether a mount there would cover the root; what is mounted afterwards would go below it."""
-    if not os.path.samestat(os.fstat(target), os.fstat(here.root)):
+    if here.root_stat is None:
+        here.root_stat = os.fstat(here.root)
+    if not os.path.samestat(os.fstat(target), here.root_stat):
         return False
     names = [os.readlink(str(fd), dir_fd=here.host_fds) for fd in (target, here.root)]
     return names[0] == names[1]  # else it is a second mount of the same directory

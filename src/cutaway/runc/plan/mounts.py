@@ -10,8 +10,7 @@ a read-only bind is writable. The price: Linux 5.12.
 import os
 import stat
 
-from cutaway.errors import CutawayError
-from cutaway.linux import mounts, paths
+from cutaway.linux import libc, mounts, paths
 from cutaway.runc.plan import mount_options, mount_places
 from cutaway.runc.plan.step import Here, Step
 
@@ -40,7 +39,7 @@ class PrepareRoot(Step):
         # Not private by default: a host's unmount should still reach us, or its file systems stay busy.
         mounts.mount(None, "/", None, self.propagation)
         # pivot_root(2) refuses a root whose parent mount is shared.
-        mounts.mount(None, mounts.parent_mount(self.path), None, mounts.MS_PRIVATE)
+        mounts.make_private_above(self.path)
         tree = mounts.open_tree(mounts.AT_FDCWD, self.path, recursive=True)
         target = os.open(self.path, paths.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -115,35 +114,25 @@ class MountFilesystem(MountStep):
         return f"mount -t {self.kind}{data} {self.source} $ROOT{self.destination}"
 
     def execute(self, here: Here) -> None:
-        mode = self._present_mode(here) if self.kind == "tmpfs" else None
-        target = self._target(here)
-        try:
-            self._mount_on(target, mode)
-        finally:
-            os.close(target)
-
-    def _present_mode(self, here: Here) -> int | None:
-        """The mode of the directory to be covered, if it is there already: a tmpfs takes it over."""
-        try:
-            present = paths.open_in_root(here.root, self.destination)
-        except OSError:
-            return None
-        try:
-            return stat.S_IMODE(os.fstat(present).st_mode)
-        finally:
-            os.close(present)
-
-    def _target(self, here: Here) -> int:
-        if self.kind in ("proc", "sysfs"):
-            target = mount_places.ordinary_directory(here, self.kind, self.destination)
-        else:
-            target = paths.make_directories(here.root, self.destination)
+        target, present = self._target(here)
         try:
             mount_places.check(here, target, self.destination, self.kind)
-        except CutawayError:
+            # A tmpfs takes over the mode of the directory that it covers, if that was there already.
+            covers = self.kind == "tmpfs" and present
+            self._mount_on(target, stat.S_IMODE(os.fstat(target).st_mode) if covers else None)
+        finally:
             os.close(target)
-            raise
-        return target
+
+    def _target(self, here: Here) -> tuple[int, bool]:
+        """The directory to mount on, and whether it was there."""
+        if self.kind in ("proc", "sysfs"):
+            return mount_places.ordinary_directory(here, self.kind, self.destination), True
+        try:
+            return paths.open_in_root(here.root, self.destination, paths.O_PATH | os.O_DIRECTORY), True
+        except FileNotFoundError:
+            return paths.make_directories(here.root, self.destination), False
+        except OSError as error:
+            libc.fail(error.errno or 0, f"mkdir {self.destination}")
 
     def _mount_on(self, target: int, mode: int | None) -> None:
         flags, data = self._flags_at_first(self.kind), self.data

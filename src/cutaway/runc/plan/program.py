@@ -109,9 +109,10 @@ def home_of(uid: int) -> str:
     except OSError:
         return "/"
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
             return "/"
-        text = os.read(fd, _PASSWD_LIMIT)
+        text = os.read(fd, min(found.st_size or _PASSWD_LIMIT, _PASSWD_LIMIT))
     except OSError:
         return "/"
     finally:

@@ -12,6 +12,7 @@ from cutaway.linux import libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
@@ -33,7 +34,11 @@ class Here:
         self.console_socket = -1
         self.plain_lines = False  # the terminal's other end is the runtime in the foreground
         self.terminal = -1  # slave end
+        self.root_stat: os.stat_result | None = None
         self.null = -1  # a proven /dev/null of the container
+        self.mask = -1  # an empty read-only tmpfs that hides directories
+        self.parent = -1  # the directory at `parent_path`, for the steps that make things in it
+        self.parent_path = ""
         self.old_umask = 0
         self.warnings: list[str] = []
         self.program = ""  # what will be executed

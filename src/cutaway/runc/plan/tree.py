@@ -62,10 +62,12 @@ class MakeDevice(Step):
         """In the parent: what the host does not have at this path is made apart, to be bound."""
         if self.bind and self.host is not None and not self._on_host():
             top = mounts.filesystem("tmpfs", "tmpfs", 0, ["mode=700"], shown=self.path)
+            mask = os.umask(0)
             try:
                 self._node(top, "device", *self.host)
                 self.tree = mounts.open_tree(top, "device")
             finally:
+                os.umask(mask)
                 os.close(top)
 
     def _on_host(self) -> bool:
@@ -81,12 +83,9 @@ class MakeDevice(Step):
 
     def execute(self, here: Here) -> None:
         head, name = os.path.split(os.path.normpath(self.path))
-        parent = paths.make_directories(here.root, head)
-        try:
-            if self.bind or not self._make(parent, name):
-                self._bind(parent, name)
-        finally:
-            os.close(parent)
+        parent = _parent(here, head)
+        if self.bind or not self._make(parent, name):
+            self._bind(parent, name)
 
     def _make(self, parent: int, name: str) -> bool:
         """False when the kernel does not let us."""
@@ -99,11 +98,8 @@ class MakeDevice(Step):
         return True
 
     def _node(self, parent: int, name: str, uid: int, gid: int) -> None:
-        mask = os.umask(0)
-        try:
-            os.mknod(name, TYPES[self.kind] | self.mode, self.number, dir_fd=parent)
-        finally:
-            os.umask(mask)
+        """`mode` is meant as it is: init's umask is 0, see `mounts.PrepareRoot`."""
+        os.mknod(name, TYPES[self.kind] | self.mode, self.number, dir_fd=parent)
         os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
 
     def _must_be_same(self, found: os.stat_result) -> None:
@@ -154,15 +150,19 @@ class ReopenNull(Step):
         return f"error reopening /dev/null inside container: {reason}"
 
     def execute(self, here: Here) -> None:
+        _leave_parent(here)
+        fresh = -1
         for fd in (0, 1, 2):
             try:
                 found = os.fstat(fd)
             except OSError:
                 continue
             if stat.S_ISCHR(found.st_mode) and found.st_rdev == _NULL:
-                fresh = os.open(str(proven_null(here)), os.O_RDWR | os.O_CLOEXEC, dir_fd=here.host_fds)
+                if fresh < 0:
+                    fresh = os.open(str(proven_null(here)), os.O_RDWR | os.O_CLOEXEC, dir_fd=here.host_fds)
                 os.dup2(fresh, fd)
-                os.close(fresh)
+        if fresh >= 0:
+            os.close(fresh)
 
 
 class MakeLink(Step):
@@ -187,15 +187,27 @@ class MakeLink(Step):
 
     def execute(self, here: Here) -> None:
         head, name = os.path.split(self.path)
-        parent = paths.make_directories(here.root, head)
+        parent = _parent(here, head)
         try:
             if self.replace:
                 _unlink(parent, name)
             os.symlink(self.target, name, dir_fd=parent)
         except FileExistsError:
             pass
-        finally:
-            os.close(parent)
+
+
+def _parent(here: Here, path: str) -> int:
+    """A directory inside the root to make something in: resolved once for all steps in a row that want it."""
+    if here.parent < 0 or here.parent_path != path:
+        _leave_parent(here)
+        here.parent, here.parent_path = paths.make_directories(here.root, path), path
+    return here.parent
+
+
+def _leave_parent(here: Here) -> None:
+    if here.parent >= 0:
+        os.close(here.parent)
+        here.parent = -1
 
 
 def _unlink(parent: int, name: str) -> None:
@@ -216,9 +228,9 @@ def proven_null(here: Here) -> int:
             here.null = paths.open_in_root(here.root, "/dev/null", paths.O_PATH | os.O_NOFOLLOW)
         except FileNotFoundError:
             here.null = os.open("/dev/null", paths.O_PATH | os.O_CLOEXEC)
-    found = os.fstat(here.null)
-    if not stat.S_ISCHR(found.st_mode) or found.st_rdev != _NULL:
-        raise FailedPrecondition("/dev/null in the container is not the null device")
+        found = os.fstat(here.null)
+        if not stat.S_ISCHR(found.st_mode) or found.st_rdev != _NULL:
+            raise FailedPrecondition("/dev/null in the container is not the null device")
     return here.null
 
 
@@ -247,15 +259,21 @@ class MaskPath(Step):
             return
         tree = -1
         try:
-            if stat.S_ISDIR(os.fstat(place).st_mode):
-                tree = mounts.filesystem("tmpfs", "tmpfs", mounts.MS_RDONLY, self.data, shown=self.path)
-            else:
-                tree = mounts.open_tree(proven_null(here))
+            tree = self._cover(here, stat.S_ISDIR(os.fstat(place).st_mode))
             mounts.move_mount(tree, place, shown=self.path)
         finally:
             os.close(place)
-            if tree >= 0:
+            if tree >= 0 and tree != here.mask:
                 os.close(tree)
+
+    def _cover(self, here: Here, directory: bool) -> int:
+        """A mount of the null device, or of the one tmpfs that all directories are hidden behind."""
+        if not directory:
+            return mounts.open_tree(proven_null(here))
+        if here.mask >= 0:
+            return mounts.open_tree(here.mask)
+        here.mask = mounts.filesystem("tmpfs", "tmpfs", mounts.MS_RDONLY, self.data, shown=self.path)
+        return here.mask
 
 
 class ReadonlyPath(Step):

@@ -2,8 +2,9 @@
 
 Whatever fails, everything done so far is undone, last first: the process killed and reaped, the cgroup
 removed, the name given back. Mounts need no undoing: they live in init's mount namespace and end with it.
-The state file is written before there is a process and again as soon as its pid is known, so that a
-runtime that is killed itself leaves nothing that `delete --force` does not find.
+The state file is written before there is a process and again, with its pid, while that mounts; before it
+is let go on from there. So a runtime that is killed itself leaves nothing that `delete --force` does not
+find: a process that it does not know ends by itself, when it has nobody to ask.
 """
 
 import os
@@ -18,6 +19,8 @@ from cutaway.runc.process import autopsy, channel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cutaway.linux.cgroups.base import Manager
     from cutaway.oci.runtime_spec import Process, Spec
     from cutaway.runc.process.agent import Agent
@@ -151,7 +154,7 @@ class MakeCgroup(ParentStep):
 class LetInitRun(ParentStep):
     """Let init go on, and wait for it to come to a point."""
 
-    __slots__ = ("agent", "manager", "ours", "until", "word")
+    __slots__ = ("agent", "manager", "meanwhile", "ours", "until", "word")
     group = "init"
 
     def __init__(
@@ -162,8 +165,11 @@ class LetInitRun(ParentStep):
         until: str,
         manager: "Manager | None",
         agent: "Agent | None" = None,
+        meanwhile: "Callable[[], None] | None" = None,
     ) -> None:
+        """`meanwhile` is what the runtime does while init is at work."""
         super().__init__(making)
+        self.meanwhile = meanwhile
         self.ours = ours
         self.word = word
         self.until = until
@@ -178,6 +184,8 @@ class LetInitRun(ParentStep):
 
     def execute(self, here: Here) -> None:
         self.ours.say(self.word)
+        if self.meanwhile is not None:
+            self.meanwhile()
         self._await(self.until)
         if self.until == "ready":
             self._await_end()

@@ -172,7 +172,7 @@ def kill(pid: int) -> None:
 
 
 class Adopt(ParentStep):
-    """Set what only the host's root may set on the process, and write its pid down."""
+    """Set what only the host's root may set on the process, and take its pid down."""
 
     __slots__ = ("manager", "v2")
     group = "parent"
@@ -184,7 +184,7 @@ class Adopt(ParentStep):
         self.manager = manager
 
     def describe(self) -> str:
-        return f"limit process {self.making.pid or 'init'} and write its pid down"
+        return f"limit process {self.making.pid or 'init'}"
 
     def command(self) -> str:
         return f"prlimit --pid {self.making.pid} ..."
@@ -199,7 +199,6 @@ class Adopt(ParentStep):
         if found is None:
             raise FailedPrecondition(f"process {pid} ended before it was set up")
         record.pid, record.start_time = pid, found[1]
-        self.making.container.save()
 
     def enter_unit(self, manager: "Manager") -> None:
         """Have the process's cgroup made around it."""
