@@ -62,7 +62,7 @@ def create(context: "Context", options: "Parsed", *, detach: bool, relay: "Relay
     elif relay is not None and process.terminal:
         console_socket = relay.open_socket(process)
     try:
-        steps = _steps(context, options, making, text, pid_file, kept, console_socket, relay)
+        steps = plan_steps(context, options, making, text, pid_file, kept, console_socket, relay)
         make(context, steps, making)
     finally:
         if console_socket >= 0:
@@ -122,7 +122,7 @@ def inherited_fds(process: "Process", preserved: int) -> int:
     return listen + preserved
 
 
-def _steps(
+def plan_steps(
     context: "Context",
     options: "Parsed",
     making: "Making",
@@ -132,6 +132,10 @@ def _steps(
     console_socket: int,
     relay: "Relay | None",
 ) -> "list[step.Step]":
+    """What the runtime will do, from a name for the container to its being created; init's plan is within.
+
+    Opens what init gets: who does not execute the steps closes that (`Init.close`, `Channel.close`).
+    """
     spec, container = making.spec, making.container
     namespaces = NamespacePlan(spec.linux)
     if "user" in namespaces.joined:

@@ -7,38 +7,47 @@ what touches nothing outside the process, leaves the forks less to do and to cop
 
 from contextlib import suppress
 
-from cutaway.errors import FailedPrecondition
+from cutaway.errors import CutawayError, FailedPrecondition
 from cutaway.linux import capabilities, seccomp_compile
+from cutaway.linux.cgroups import devices
 from cutaway.linux.digest import sha256
 from cutaway.oci import document
-from cutaway.oci.runtime_spec import Spec
-from cutaway.runc import options, state, validate
+from cutaway.oci.runtime_spec import Process, Root, Spec
+from cutaway.runc import creation, options, state, validate
 from cutaway.runc.commands import COMMANDS, GLOBAL, spec
+from cutaway.runc.context import Context
+from cutaway.runc.logs import Log
 from cutaway.runc.plan import build, step
 from cutaway.runc.plan.namespaces import NamespacePlan
+from cutaway.runc.process import channel, parent, starting
 
 _TIMES = 12  # CPython 3.11 looks at a function anew after 8 calls
+_ID = "cutaway-rehearsal"  # of no container
 
 
 def prepare() -> None:
     """Load what is loaded late, and rehearse a create."""
     sha256(b"")
+    capabilities.last_cap()
     with suppress(FailedPrecondition):  # without libseccomp: who needs it is told so
         seccomp_compile.version()
     for _ in range(_TIMES):
         rehearse()
+        with suppress(CutawayError, OSError):  # a machine where nothing can be created: who tries is told so
+            rehearse_steps()
 
 
 def rehearse() -> None:
-    """Do what a create does before it touches anything."""
+    """Do what a create does before it looks at the machine."""
     text = document.dumps(spec.default())
-    for name in ("create", "start", "delete"):
+    for name in ("create", "start", "delete", "exec"):
         words = options.parse(
             GLOBAL, ["--root", "/", "--log-format", "json", name, "x"], stop_at_argument=True
         )
         options.parse(COMMANDS[name].options, words.arguments[1:])
     found = document.loads(Spec, text, "config.json")
     assert found.process is not None
+    document.loads(Process, document.dumps(found.process), "process")
     validate.process(found.process)
     record = state.Record(oci_version="1", id="x", bundle="/", rootfs="/", created="")
     container = state.Container("/", record)
@@ -50,3 +59,32 @@ def rehearse() -> None:
         step.prepare(steps)
         for each in steps:
             each.describe()
+    resources = found.linux.resources if found.linux else None
+    devices.changes("a *:* rwm\n", resources.devices if resources else None)
+
+
+def rehearse_steps() -> None:
+    """Plan a container as `create` does, and let go of what that has opened. Nothing of it is executed.
+
+    Raises what planning raises.
+    """
+    found = document.loads(Spec, document.dumps(spec.default()), "config.json")
+    found.root = Root(path="/proc")  # any directory but the root
+    rootfs = validate.spec(found, "/")
+    assert found.process is not None
+    context = Context("/", Log())
+    words = options.parse(COMMANDS["create"].options, [_ID])
+    container = creation.container(context, _ID, found, "/", rootfs)
+    making = parent.Making(container, found, found.process)
+    for each in creation.plan_steps(context, words, making, "", "", 0, -1, None):
+        if isinstance(each, starting.StartInit):
+            _converse(each.ours, each.init.end)
+            each.init.close()
+            each.ours.close()
+
+
+def _converse(ours: channel.Channel, theirs: channel.Channel) -> None:
+    ours.say("go")
+    theirs.hear("go")
+    theirs.say("ready", warnings=[], timings=[])
+    ours.hear("ready")

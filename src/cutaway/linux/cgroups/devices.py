@@ -134,15 +134,20 @@ def apply_v1(directory: str, rules: "list[DeviceRule] | None") -> None:
 
     Raises `FailedPrecondition` when the result differs, e.g. because a parent allows less.
     """
-    wanted = table(rules)
-    have = parse(files.read(f"{directory}/devices.list"))
-    for file, entries in itertools.groupby(_difference(have, wanted), lambda entry: entry[0]):
+    wanted, writes = changes(files.read(f"{directory}/devices.list"), rules)
+    for file, entries in itertools.groupby(writes, lambda entry: entry[0]):
         files.write_each(f"{directory}/devices.{file}", [line for _, line in entries])
     result = parse(files.read(f"{directory}/devices.list"))
     if result.open != wanted.open or (not wanted.open and result.rules != wanted.rules):
         raise FailedPrecondition(
             f"{directory} does not have the device rules that were written; a cgroup above it may allow less"
         )
+
+
+def changes(listing: str, rules: "list[DeviceRule] | None") -> tuple[Table, list[tuple[str, str]]]:
+    """The table that is wanted, and the writes that lead there from devices.list."""
+    wanted = table(rules)
+    return wanted, _difference(parse(listing), wanted)
 
 
 def _difference(have: Table, wanted: Table) -> list[tuple[str, str]]:
