@@ -183,7 +183,6 @@ def test_credentials_of_the_request_are_used(stack: Stack) -> None:
         ("DELETE", "/images/nothing", (404, "No such image: nothing:latest")),
         ("POST", "/images/nothing/tag?repo=x", (404, "No such image: nothing:latest")),
         ("GET", "/images/json?filters=%7B%22x%22%3A%5B%22y%22%5D%7D", (400, "invalid filter 'x'")),
-        ("GET", "/images/search?term=x", (501, "GET /images/search is not supported yet")),
     ],
 )  # fmt: skip
 def test_refusals(stack: Stack, method: str, path: str, expected: tuple[int, str]) -> None:

@@ -163,6 +163,13 @@ class ContentStore:
         )
         await self._client.call(_CONTENT["Update"], request)
 
+    async def note_source(self, digest: str, label: str, path: str) -> None:
+        """Add a repository to the list of those that a blob is known to be in, which a label holds."""
+        info = await self.info(digest)
+        known = [entry for entry in info.labels.get(label, "").split(",") if entry] if info else []
+        if info and path not in known:
+            await self.set_labels(digest, {label: ",".join([*known, path])})
+
 
 async def _send(writing: Conversation, pieces: AsyncIterator[bytes], wrote: Callable[[int], None]) -> None:
     """Send every piece, some ahead of their acknowledgements."""

@@ -212,14 +212,17 @@ class Puller:
     ) -> None:
         """Fetch a blob into the content store unless it is there."""
         repository = resolved.repository
+        labels = source_labels(repository.reference)
         async with self._locks.of(descriptor.digest):
-            await self._content.write(
+            new = await self._content.write(
                 descriptor,
                 lambda: blobs.stream(repository, descriptor),
                 lease=lease,
-                labels=source_labels(repository.reference),
+                labels=labels,
                 wrote=wrote,
             )
+            for label, path in () if new else labels.items():
+                await self._content.note_source(descriptor.digest, label, path)
 
     # Layers
 

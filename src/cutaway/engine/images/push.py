@@ -130,7 +130,9 @@ class Pusher:
             line.say("Waiting")
         async with slots:
             line.say(await self._sent(repository, blob, mounts, line))
-        await self._note_source(blob, repository.reference)
+        # So that the next push to this registry can mount it.
+        for label, path in source_labels(repository.reference).items():
+            await self._content.note_source(blob.digest, label, path)
 
     async def _sent(
         self, repository: Repository, blob: Descriptor, mounts: Sequence[str], line: LayerProgress
@@ -151,14 +153,6 @@ class Pusher:
 
         await uploads.upload_blob(repository, blob, pieces)
         return "Pushed"
-
-    async def _note_source(self, blob: Descriptor, reference: Reference) -> None:
-        """Remember where a blob is, so that the next push to this registry can mount it."""
-        (label, path), *_ = source_labels(reference).items()
-        info = await self._content.info(blob.digest)
-        known = [entry for entry in info.labels.get(label, "").split(",") if entry] if info else []
-        if path not in known:
-            await self._content.set_labels(blob.digest, {label: ",".join([*known, path])})
 
     async def _manifests(self, repository: Repository, tree: Tree, tag: Reference, report: Progress) -> None:
         *others, top = tree.manifests
