@@ -89,7 +89,7 @@ def test_version_needs_no_daemon(capsys: pytest.CaptureFixture[str]) -> None:
         (["ps", "x"], 1, '"cutaway ps" accepts no arguments.'),
         (["rename", "x"], 1, '"cutaway rename" requires exactly 2 arguments.'),
         (["run"], 1, '"cutaway run" requires at least 1 argument.'),
-        (["port", "a", "b", "c"], 1, '"cutaway port" requires at most 2 arguments.'),
+        (["port", "a", "b", "c"], 1, '"cutaway port" requires at least 1 and at most 2 arguments.'),
         (["-H", "tcp://a:1", "ps"], 125, "Cannot connect to the Cutaway daemon at tcp://a:1: tcp is not"),
         (["-H", "x", "ps"], 125, "unable to parse docker host `x`"),
         (["ps"], 125, f"Cannot connect to the Cutaway daemon at {NOWHERE}: there is no such socket."),

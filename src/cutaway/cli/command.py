@@ -72,6 +72,8 @@ class Command:
             wanted = "accepts no arguments."
         elif self.least == self.most:
             wanted = f"requires exactly {_arguments(self.least)}."
+        elif self.least > 0 and self.most != UNLIMITED:
+            wanted = f"requires at least {self.least} and at most {_arguments(self.most)}."
         elif count < self.least:
             wanted = f"requires at least {_arguments(self.least)}."
         else:

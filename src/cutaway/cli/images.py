@@ -100,7 +100,7 @@ def _count(number: int) -> str:
 
 
 def _bytes(number: int) -> str:
-    return "N/A" if number < 0 else units.human_size(number)
+    return "N/A" if number < 0 else units.human_size(number, 4)
 
 
 def run_rmi(invocation: Invocation, values: "Values", arguments: list[str]) -> int:

@@ -16,6 +16,7 @@ COMMANDS = {
     "events": ("events", "EVENTS", "Get real time events from the server"),
     "exec": ("execute", "EXEC", "Run a command in a running container"),
     "export": ("transfer", "EXPORT", "Export a container's filesystem as a tar archive"),
+    "history": ("history", "HISTORY", "Show the history of an image"),
     "images": ("images", "IMAGES", "List images"),
     "import": (
         "transfer",
@@ -44,6 +45,7 @@ COMMANDS = {
         "SAVE",
         "Save one or more images to a tar archive (streamed to STDOUT by default)",
     ),
+    "search": ("search", "SEARCH", "Search the Docker Hub for images"),
     "start": ("start", "START", "Start one or more stopped containers"),
     "stop": ("lifecycle", "STOP", "Stop one or more running containers"),
     "tag": ("images", "TAG", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
@@ -62,13 +64,22 @@ _CONTAINER = (
 # group: name in the group -> command
 GROUPS = {
     "container": {name: name for name in _CONTAINER.split()}
-    | {"ls": "ps", "list": "ps", "ps": "ps", "remove": "rm", "inspect": "container inspect"},
+    | {
+        "ls": "ps",
+        "list": "ps",
+        "ps": "ps",
+        "remove": "rm",
+        "inspect": "container inspect",
+        "prune": "container prune",
+    },
     "image": {
+        "history": "history",
         "import": "import",
         "inspect": "image inspect",
         "list": "images",
         "load": "load",
         "ls": "images",
+        "prune": "image prune",
         "pull": "pull",
         "push": "push",
         "remove": "rmi",
@@ -76,17 +87,24 @@ GROUPS = {
         "save": "save",
         "tag": "tag",
     },
-    "system": {"events": "events", "info": "info"},
+    "system": {"df": "system df", "events": "events", "info": "info", "prune": "system prune"},
+    "volume": {"prune": "volume prune"},
 }
 
 # Commands that are only to be had in a group.
 GROUPED = {
     "container inspect": ("inspect", "CONTAINER_INSPECT", "Show all details of containers"),
+    "container prune": ("prune", "CONTAINERS", "Remove all stopped containers"),
     "image inspect": ("inspect", "IMAGE_INSPECT", "Show all details of images"),
+    "image prune": ("prune", "IMAGES", "Remove unused images"),
+    "system df": ("disk_usage", "DISK_USAGE", "Show docker disk usage"),
+    "system prune": ("prune", "SYSTEM", "Remove unused data"),
+    "volume prune": ("prune", "VOLUMES_COMMAND", "Remove all unused local volumes"),
 }
 
 GROUP_SUMMARIES = {
     "container": "Manage containers",
     "image": "Manage images",
     "system": "Manage the daemon",
+    "volume": "Manage volumes",
 }

@@ -60,6 +60,13 @@ def local_time(epoch: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(epoch))
 
 
+def rfc3339(epoch: int) -> str:
+    """`2026-11-24T09:07:51Z`, in the zone of this machine."""
+    zone = time.strftime("%z", time.localtime(epoch))
+    zone = "Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}"
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(epoch)) + zone
+
+
 def shorten(text: str, length: int) -> str:
     """At most `length` characters, the last of them an ellipsis if some are missing."""
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -131,3 +131,24 @@ class VolumeStore:
                     self.remove(name)
             except (NotFound, FailedPrecondition):
                 continue
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of the files below a folder, each once whatever its links; those that vanish are not counted."""
+    total, seen, waiting = 0, set[tuple[int, int]](), [os.fspath(folder)]
+    while waiting:
+        try:
+            entries = list(os.scandir(waiting.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            elif (found.st_dev, found.st_ino) not in seen:
+                seen.add((found.st_dev, found.st_ino))
+                total += found.st_size
+    return total

@@ -9,6 +9,7 @@ from aiohttp import web
 from cutaway.engine.api import body, container_filters, container_views, version
 from cutaway.engine.api.keys import daemon_of
 from cutaway.engine.api.middleware import streaming, traced
+from cutaway.engine.api.pruning import conditions
 from cutaway.engine.api.top import process_table
 from cutaway.engine.containers.config import CreateRequest
 from cutaway.engine.containers.model import Container
@@ -194,21 +195,22 @@ async def wait(request: web.Request) -> web.StreamResponse:
 
 async def prune(request: web.Request) -> web.Response:
     """Remove every container that does not run."""
-    given = body.filters(request)
-    body.check_filters(given, _PRUNE_FILTERS)
-    containers = daemon_of(request).containers
-    wanted = {key: values for key, values in given.items() if key == "label"}
+    wanted = conditions(body.filters(request), _PRUNE_FILTERS)
+    daemon = daemon_of(request)
     deleted: list[str] = []
-    for container in containers.index:
-        if container.state.is_active or not container_filters.matches(container, wanted):
+    reclaimed = 0
+    for container in daemon.containers.index:
+        if container.state.is_active or not wanted.meets(container.created_ns, container.config.labels or {}):
             continue
+        size = await _size(request, container)
         try:
-            await containers.remove(container)
+            await daemon.containers.remove(container)
         except FailedPrecondition:
             continue  # it has been started meanwhile
         deleted.append(container.id)
+        reclaimed += size
         await asyncio.sleep(0)
-    return body.json_response({"ContainersDeleted": deleted or None, "SpaceReclaimed": 0})
+    return body.json_response({"ContainersDeleted": deleted or None, "SpaceReclaimed": reclaimed})
 
 
 async def unimplemented(request: web.Request) -> web.Response:

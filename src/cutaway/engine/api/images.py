@@ -47,7 +47,6 @@ def routes(
         web.post("/images/create", create),
         web.get("/images/json", handler.list),
         web.get("/images/search", handler.search),
-        web.post("/images/prune", handler.unsupported),
         web.get("/images/{name:.+}/json", handler.inspect),
         web.get("/images/{name:.+}/history", handler.history),
         web.post("/images/{name:.+}/tag", handler.tag),
@@ -70,7 +69,10 @@ class _Handler:
         credentials = credentials_of(request)
 
         async def pull(report: Progress) -> None:
-            await self._images.pull(named, platform, credentials, report)
+            if named.tag or named.digest:
+                await self._images.pull(named, platform, credentials, report)
+            else:
+                await self._images.pull_all(named, platform, credentials, report)
             self._tell("pull", named.familiar, {"name": named.familiar_name})
 
         return await streamed(request, pull)
@@ -112,15 +114,15 @@ class _Handler:
         )
         return json_response(removed)
 
-    async def unsupported(self, request: web.Request) -> web.Response:
-        raise errors.Unimplemented(f"{request.method} {request.path} is not supported yet")
-
 
 def pull_reference(image: str, tag: str) -> Reference:
-    """The reference of `fromImage` and `tag`, where `tag` may be a digest and either may hold it all."""
+    """The reference of `fromImage` and `tag`, where `tag` may be a digest and either may hold it all.
+
+    Without any tag, all of the repository's are meant.
+    """
     if not image:
         raise errors.InvalidArgument("invalid reference format")
     named = reference.parse(image.removesuffix(":") if tag else image)
     if not tag:
-        return named.with_default_tag()
+        return named
     return named.with_digest(tag) if ":" in tag else named.with_tag(tag)

@@ -1,4 +1,4 @@
-"""/_ping, /version, /info, /system/df: about the daemon itself."""
+"""/_ping, /version, /info: about the daemon itself."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ def routes() -> list[web.RouteDef]:
         web.get("/_ping", ping),
         web.get("/version", show_version),
         web.get("/info", info),
-        web.get("/system/df", disk_usage),
-        *(web.post(path, unimplemented) for path in ("/build", "/build/prune", "/session")),
+        *(web.post(path, unimplemented) for path in ("/build", "/session")),
     ]
 
 
@@ -208,15 +207,3 @@ def _constants(daemon: Daemon) -> dict[str, object]:
         "CDISpecDirs": [],
         "ProductLicense": f"Apache-2.0 (Cutaway on Python {sys.version_info.major}.{sys.version_info.minor})",
     }
-
-
-async def disk_usage(request: web.Request) -> web.Response:
-    """Sizes of containers and volumes; images are listed as GET /images/json does."""
-    daemon = daemon_of(request)
-    volumes = [
-        {"Name": volume.name, "Driver": "local", "Mountpoint": str(volume.path), "Scope": "local"}
-        for volume in daemon.volumes.list()
-    ]
-    return body.json_response(
-        {"LayersSize": 0, "Images": [], "Containers": [], "Volumes": volumes, "BuildCache": []}
-    )

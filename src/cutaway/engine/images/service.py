@@ -16,7 +16,7 @@ from cutaway.engine.images.install import Installer
 from cutaway.engine.images.load import Loaded, Loader
 from cutaway.engine.images.locks import KeyedLocks
 from cutaway.engine.images.model import CHOSEN_MANIFEST, Image, ImageSettings
-from cutaway.engine.images.progress import Progress, silent
+from cutaway.engine.images.progress import Event, Progress, silent, status
 from cutaway.engine.images.pull import Puller, other_platform
 from cutaway.engine.images.push import Pusher
 from cutaway.engine.images.remove import Removed, Remover, Untagged, Users
@@ -27,10 +27,12 @@ from cutaway.engine.timestamps import rfc3339
 from cutaway.oci.image_spec import Platform
 from cutaway.registry import reference as references
 from cutaway.registry.client.client import RegistryClient
+from cutaway.registry.client.failures import RegistryUnreachable
 from cutaway.registry.client.login import log_in
 from cutaway.registry.client.platforms import rank
 from cutaway.registry.client.search import Found, search
 from cutaway.registry.client.settings import ANONYMOUS, Credentials
+from cutaway.registry.client.tags import tags
 from cutaway.registry.reference import Reference
 
 
@@ -87,6 +89,32 @@ class ImageService:
         """Bring an image in, unpacked; `progress` is called with each step of Docker's stream."""
         return await self._puller.pull(reference.with_default_tag(), platform, auth, progress)
 
+    async def pull_all(
+        self,
+        reference: Reference,
+        platform: Platform | None = None,
+        auth: Credentials = ANONYMOUS,
+        progress: Progress = silent,
+    ) -> None:
+        """Pull every tag of a repository, one after the other; ends with one line on them all."""
+        try:
+            found = await tags(self._registry.repository(reference, auth))
+        except RegistryUnreachable as error:
+            raise errors.Unavailable(str(error)) from error
+        fresh: list[str] = []
+
+        def report(event: Event) -> None:
+            text = str(event.get("status", ""))
+            if text.startswith("Status: Downloaded newer image"):
+                fresh.append(text)
+            if not text.startswith("Status: "):
+                progress(event)
+
+        for tag in found:
+            await self._puller.pull(reference.with_tag(tag), platform, auth, report)
+        text = "Downloaded newer image for" if fresh else "Image is up to date for"
+        progress(status(f"Status: {text} {reference.familiar_name}"))
+
     async def log_in(self, server: str, credentials: Credentials) -> str:
         """Try a password at a registry; returns an identity token, or "" where it gives none.
 
@@ -119,6 +147,14 @@ class ImageService:
         shown = [image for image in await self._store.images() if filters.matches(image, wanted, bounds)]
         shown.sort(key=describe.created_seconds, reverse=True)
         return [describe.list_item(image, await self.size(image)) for image in shown]
+
+    async def all(self) -> tuple[Image, ...]:
+        """Every image, the one with the newest name first."""
+        return tuple(await self._store.images())
+
+    async def layer_sizes(self, image: Image) -> tuple[int, ...]:
+        """Bytes that each layer takes on disk, bottom first; 0 for one that is not unpacked."""
+        return tuple([await self._snapshots.usage(chain_id) for chain_id in image.chain_ids])
 
     async def count(self) -> int:
         """How many images there are."""
