@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 
@@ -19,7 +22,8 @@ from engine.engine_stack import Stack
 from support.images import Blob, Image, busybox_image, tar, with_layers
 from support.nginx import OVER, Nginx
 from support.peers import need
-from support.stack import GuardedRegistry
+from support.process import wait_until
+from support.stack import GuardedRegistry, UnixConnection
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
@@ -129,3 +133,34 @@ def test_a_blob_that_nginx_cuts_is_taken_up_where_it_was(shared_stack: Stack, ng
 
     run(shared_stack, work)
     assert nginx.seen(nginx.port, " 206 bytes=", blob.digest)
+
+
+def test_a_client_that_goes_away_ends_the_pull(shared_stack: Stack, nginx: Nginx) -> None:
+    """The layer in the middle is not fetched to its end, and nothing of it is left."""
+    blob = max(image().blobs(), key=lambda one: len(one.data))
+    login = base64.urlsafe_b64encode(
+        json.dumps({"username": LOGIN.username, "password": LOGIN.password}).encode()
+    )
+    query = f"fromImage={nginx.host}/slow/app&tag=1"
+    connection = UnixConnection(shared_stack.engine.socket)
+    connection.request(
+        "POST",
+        f"/images/create?{query}",
+        headers=headers,
+    )
+    answer = connection.getresponse()
+    while b'"Downloading"' not in answer.readline():
+        assert not answer.closed
+    assert connection.sock is not None
+    connection.sock.shutdown(socket.SHUT_RDWR)
+    connection.close()
+    (line,) = nginx.seen(nginx.port, " 200 - ", f"/v2/slow/app/blobs/{blob.digest} ")
+    assert int(line.rpartition(" ")[2]) < len(blob.data)
+    wait_until(lambda: not unfinished(shared_stack), "the unfinished write is gone")
+    assert "slow/app" not in shared_stack.docker("images")
+
+
+def unfinished(stack: Stack) -> list[str]:
+    """What containerd is being written."""
+    text = stack.containerd.ctr("content", "active", namespace="moby").stdout
+    return [line for line in text.splitlines()[1:] if line.strip()]

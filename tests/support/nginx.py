@@ -32,7 +32,8 @@ pid {nginx.folder}/nginx.pid;
 error_log stderr;
 events {{}}
 http {{
-  log_format seen '$server_port $status $http_range authorization=$http_authorization $request_uri';
+  log_format seen '$server_port $status $http_range authorization=$http_authorization '
+                  '$request_uri $body_bytes_sent';
   access_log {nginx.folder}/access.log seen;
   client_body_temp_path {nginx.folder}/body;
   proxy_temp_path {nginx.folder}/proxy;
