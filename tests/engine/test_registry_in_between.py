@@ -138,16 +138,11 @@ def test_a_blob_that_nginx_cuts_is_taken_up_where_it_was(shared_stack: Stack, ng
 def test_a_client_that_goes_away_ends_the_pull(shared_stack: Stack, nginx: Nginx) -> None:
     """The layer in the middle is not fetched to its end, and nothing of it is left."""
     blob = max(image().blobs(), key=lambda one: len(one.data))
-    login = base64.urlsafe_b64encode(
-        json.dumps({"username": LOGIN.username, "password": LOGIN.password}).encode()
-    )
-    query = f"fromImage={nginx.host}/slow/app&tag=1"
+    login = json.dumps({"username": LOGIN.username, "password": LOGIN.password}).encode()
+    headers = {"X-Registry-Auth": base64.urlsafe_b64encode(login).decode()}
     connection = UnixConnection(shared_stack.engine.socket)
-    connection.request(
-        "POST",
-        f"/images/create?{query}",
-        headers=headers,
-    )
+    query = f"fromImage={nginx.host}/slow/app&tag=1"
+    connection.request("POST", f"/images/create?{query}", headers=headers)
     answer = connection.getresponse()
     while b'"Downloading"' not in answer.readline():
         assert not answer.closed
