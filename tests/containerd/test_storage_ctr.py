@@ -5,13 +5,13 @@ Both are told the same things in the same order and must answer the same, to the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from containerd import layers, trees
+from containerd.ctr_beside import answer
 from support.images import Image, Layer
 from support.netns import NetNs
 from support.peers import need
@@ -41,24 +41,6 @@ def reference(registry: RealRegistry) -> str:
     )
     registry.push(image, "library/layers")
     return f"{registry.host}/library/layers:latest"
-
-
-def settled(text: str, daemon: Containerd) -> str:
-    """What ctr printed, without what differs from run to run: times, paths, order of labels."""
-    text = text.replace(str(daemon.root / "io.containerd.snapshotter.v1.overlayfs"), "ROOT")
-    text = text.replace(str(daemon.root), "ROOT")
-    text = re.sub(r"/snapshots/\d+/", "/snapshots/N/", text)
-    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
-    text = re.sub(r"(Less than a second|\d+ (second|minute)s?)( ago)?", "AGE", text)
-    text = re.sub(r"elapsed: .*|unpacking .*|done: .*", "", text)
-    # containerd's snapshotters have keys of their own, which show in some of its errors.
-    text = re.sub(rf"{daemon.namespace}/\d+/", "", text)
-    # It says the class of a bad filter once more in some services.
-    text = re.sub(r"(: invalid argument)+", ": invalid argument", text)
-    text = re.sub(
-        r"[^\s,]+=[^\s,]*(,[^\s,]+=[^\s,]*)+", lambda row: ",".join(sorted(row[0].split(","))), text
-    )
-    return "\n".join(sorted(" ".join(line.split()) for line in text.strip().splitlines()))
 
 
 HELLO = "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"  # of hello and a line's end
@@ -181,18 +163,9 @@ SCENARIOS = {
 def test_ctr_prints_what_it_prints_with_containerd(
     scenario: str, ours: OurContainerd, theirs: RealContainerd, reference: str
 ) -> None:
+    words = {"REFERENCE": reference, "HELLO": HELLO, "OTHER": OTHER}
     for command in SCENARIOS[scenario]:
-        words = (
-            command.replace("REFERENCE", reference).replace("HELLO", HELLO).replace("OTHER", OTHER).split()
-        )
-        answers = []
-        for daemon in (ours, theirs):
-            namespace, arguments = (words[1], words[2:]) if words[0] == "-n" else ("", words)
-            done = daemon.ctr(*arguments, namespace=namespace, check=False, input="hello\n")
-            if words[:2] == ["images", "pull"]:  # progress, as far as it was shown
-                done.stdout = done.stderr = ""
-            answers.append((done.returncode, settled(done.stdout, daemon), settled(done.stderr, daemon)))
-        assert answers[0] == answers[1], command
+        assert answer(ours, command, words) == answer(theirs, command, words), command
 
 
 def layers_of(daemon: Containerd, reference: str) -> list[Path]:
