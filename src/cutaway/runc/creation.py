@@ -274,8 +274,8 @@ def compiled_filter(wanted: "Seccomp | None") -> tuple[bytes, int] | None:
     return seccomp.compile(wanted, rootless.seccomp_cache(SECCOMP_CACHE)), seccomp.flags(wanted)
 
 
-def agent(making: "Making", status: str) -> "Agent | None":
-    """Who gets the filter's listener, if the filter has one."""
+def agent(making: "Making", status: str = "") -> "Agent | None":
+    """Who gets the filter's listener, if the filter has one. It is told this status, or the one there is."""
     config = making.spec.linux.seccomp if making.spec.linux else None
     if config is None or not config.listener_path:
         return None
@@ -283,7 +283,7 @@ def agent(making: "Making", status: str) -> "Agent | None":
 
     container = making.container
     pid = container.record.pid  # 0: not made yet, so this is the container's init
-    return Agent(config, container.record.bundle, container.oci_state(status), pid)
+    return Agent(config, container.record.bundle, container.oci_state(status or container.status()), pid)
 
 
 def _run_poststop(context: "Context", making: "Making") -> None:

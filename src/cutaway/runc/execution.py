@@ -146,7 +146,7 @@ def _steps(
     steps: list[step.Step] = [
         StartProcess(making, enter, init, ours, entry),
         AdoptProcess(making, cgroup2),
-        parent.LetInitRun(making, ours, "go", "ready", None, creation.agent(making, container.status())),
+        parent.LetInitRun(making, ours, "go", "ready", None, creation.agent(making)),
         WritePid(making, os.path.abspath(options.text("pid-file")) if options.text("pid-file") else ""),
     ]
     context.explain("parent", steps)

@@ -88,8 +88,7 @@ class Container:
     def load_spec(self) -> Spec:
         """The configuration that the container was created with."""
         path = os.path.join(self.directory, CONFIG_FILE)
-        with open(path, encoding="utf-8") as file:
-            return document.loads(Spec, file.read(), CONFIG_FILE)
+        return document.loads(Spec, smallfile.read(path), CONFIG_FILE)
 
     def cgroup(self) -> "Manager":
         from cutaway.linux import cgroups

@@ -131,7 +131,10 @@ class ManagerV1(Manager):
 
     def frozen(self) -> bool:
         directory = self._paths.get("freezer")
-        if directory is None or files.read_or(f"{directory}/freezer.state", "THAWED").strip() == "THAWED":
+        try:
+            if directory is None or files.read_line(f"{directory}/freezer.state") == "THAWED":
+                return False
+        except NotFound:  # no such cgroup
             return False
         return files.read_or(f"{directory}/freezer.self_freezing", "1").strip() == "1"
 
