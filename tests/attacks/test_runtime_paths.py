@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from attacks.rig import untouched
+from attacks.rig import console_socket, untouched
 from runc.bundles import Bundle, Runtime, cgroups_named
 
 pytestmark = pytest.mark.root
@@ -122,28 +122,22 @@ def test_a_regular_file_for_null(ours: Runtime, bundle: Bundle, name: str, place
     assert "/dev/null in the container is not the null device" in result.error
 
 
-def test_a_console_and_a_ptmx_that_are_links(ours: Runtime, bundle: Bundle, name: str, outside: Path) -> None:
+@pytest.mark.parametrize("ptmx", ["{outside}/file", "dev/pts/ptmx"])
+def test_a_console_and_a_ptmx_that_are_links(
+    ours: Runtime, bundle: Bundle, name: str, outside: Path, place: Path, ptmx: str
+) -> None:
     """CVE-2025-52565: the terminal would be opened, and bound, wherever the links lead."""
     bundle.config["mounts"] = [m for m in bundle.config["mounts"] if not m["destination"].startswith("/dev")]
     (bundle.rootfs / "dev/pts").mkdir(parents=True)
-    (bundle.rootfs / "dev/pts/ptmx").symlink_to(outside / "file")
-    (bundle.rootfs / "dev/console").symlink_to(outside / "file")
+    (bundle.rootfs / "dev/pts/ptmx").symlink_to(f"/{'../' * 20}{ptmx.format(outside=outside)}")
+    (bundle.rootfs / "dev/console").symlink_to(outside / "console")
     bundle.linux["maskedPaths"] = []
     bundle.process["terminal"] = True
-    result = ours("create", "--bundle", bundle, "--console-socket", _listening(outside.parent), name)
+    with console_socket(place) as console:
+        result = ours("create", "--bundle", bundle, "--console-socket", console, name)
     assert result.code == 1
     assert "allocate a terminal" in result.error
     assert untouched(outside)
-
-
-def _listening(place: Path) -> str:
-    import socket
-
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(os.fspath(place / "console"))
-    listener.listen()
-    _listening.kept = listener  # type: ignore[attr-defined]
-    return os.fspath(place / "console")
 
 
 @pytest.mark.parametrize("what", ["fifo", "directory", "endless", "device"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from attacks.rig import untouched
+from attacks.rig import console_socket, untouched
 from runc.bundles import Bundle, Runtime, cgroups_named
 from support.process import wait_until
 
@@ -191,11 +191,16 @@ def test_a_console_exchanged_while_it_is_made(
     bundle.linux["maskedPaths"] = []
     bundle.process["terminal"] = True
     bundle.write()
-    with meanwhile(swap(devices, "console", f"/{'../' * 20}{outside}/file", "/proc/sysrq-trigger", "pts/0")):
+    targets = f"/{'../' * 20}{outside}/console", "/proc/sysrq-trigger", "pts/0"
+    codes = []
+    with console_socket(place) as console, meanwhile(swap(devices, "console", *targets)):
         for attempt in range(5):
-            result = ours("run", "--bundle", bundle.path, f"{name}-{attempt}")
-            assert "Traceback" not in result.err
+            words = ("create", "--bundle", bundle.path, "--console-socket", console, f"{name}-{attempt}")
+            result = ours.detached(*words)
+            codes.append(result.code)
+            assert result.code == 0 or "allocate a terminal" in result.error, result.err
     assert untouched(outside)
+    assert 0 in codes, "never got as far as the console"
 
 
 @pytest.mark.parametrize(
@@ -245,18 +250,21 @@ def test_a_time_namespace_within_a_mount_namespace_that_lies(
     ours: Runtime, bundle: Bundle, name: str, place: Path
 ) -> None:
     """The clocks' offsets are written after a mount namespace was joined: its /proc is not believed."""
-    bundle.process["args"] = ["sleep", "1000"]
+    lie = bundle.rootfs / "proc/self/timens_offsets"
+    lie.parent.mkdir(parents=True)
+    lie.write_text("")
+    bundle.config["mounts"][0]["destination"] = "/true"
+    bundle.linux.update(maskedPaths=[], readonlyPaths=[])
     bundle.config["root"]["readonly"] = False
-    ours.detached("run", "--detach", "--bundle", bundle, name)
+    bundle.process["args"] = ["sleep", "1000"]
+    assert ours.detached("run", "--detach", "--bundle", bundle, name).code == 0
     pid = ours.state(name)["pid"]
-    fake = Path(f"/proc/{pid}/root/fake")
-    for entry in ("self", str(os.getpid())):
-        (fake / entry).mkdir(parents=True)
-        (fake / entry / "timens_offsets").write_text("")
+    assert Path(f"/proc/{pid}/root/proc/self/timens_offsets").read_text() == ""
     other = Bundle(place / "other").namespace("mount", f"/proc/{pid}/ns/mnt").namespace("time")
     other.linux["timeOffsets"] = {"boottime": {"secs": 1000}}
-    ours("run", "--bundle", other, f"{name}-2")
-    assert all((fake / entry / "timens_offsets").read_text() == "" for entry in os.listdir(fake))
+    result = ours("run", "--bundle", other, f"{name}-2")
+    assert "timens_offsets" not in result.err
+    assert lie.read_text() == ""
 
 
 def test_a_fork_bomb_can_be_killed(ours: Runtime, bundle: Bundle, name: str) -> None:

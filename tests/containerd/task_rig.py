@@ -30,13 +30,14 @@ from cutaway.pb import (
 from cutaway.pb.service import Method, methods
 from support.leftovers import mounts_below, temporary_base
 from support.netns import NetNs
+from support.pace import SLOWNESS
 from support.peers import need, peer
 from support.process import processes_of, wait_until
 from support.stack import Containerd
 
 SPEC = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 PROCESS = "types.containerd.io/opencontainers/runtime-spec/1/Process"
-SECONDS = 20.0
+SECONDS = 20.0 * SLOWNESS
 
 EVENTS: dict[str, type[Message]] = {
     kind.DESCRIPTOR.full_name: kind

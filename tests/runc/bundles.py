@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from support.pace import SLOWNESS
 from support.peers import peer
 from support.process import wait_until
 
 CONTROLLERS: Final = Path("/sys/fs/cgroup")
-SECONDS: Final = 30.0
+SECONDS: Final = 30.0 * SLOWNESS
 
 APPLETS: Final = (
     "cat", "echo", "env", "false", "grep", "head", "hostname", "id", "kill", "ls", "mkdir", "mount", "pwd",

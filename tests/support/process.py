@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from support.pace import SLOWNESS
+
 if TYPE_CHECKING:
     from support.netns import NetNs
 
 # Waiting for something that only trying can tell: this long between two tries, and no longer in all.
 TRY_EVERY: Final = 0.01
-READY_WITHIN: Final = 30.0
+READY_WITHIN: Final = 30.0 * SLOWNESS
 
 # How much of a log is shown.
 LOG_LINES: Final = 30
@@ -61,7 +63,7 @@ class Process:
         """The exit code, negative for a signal, or None while the process runs."""
         return self._popen.poll()
 
-    def wait(self, timeout: float = 30.0) -> int:
+    def wait(self, timeout: float = READY_WITHIN) -> int:
         """Wait for the process's end and return its exit code."""
         try:
             return self._popen.wait(timeout)
@@ -77,7 +79,7 @@ class Process:
             if time.monotonic() > deadline:
                 raise self.failure(f"not ready after {timeout:g} s: {what}")
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 20.0) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 20.0 * SLOWNESS) -> int:
         """End the process with a signal, or with SIGKILL if that takes too long; return its exit code."""
         if self.returncode is None:
             self._popen.send_signal(number)
@@ -121,7 +123,7 @@ def has_ended(pid: int, timeout: float = 0.0) -> bool:
         os.close(descriptor)
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 10.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 10.0 * SLOWNESS) -> None:
     """Try a condition until it holds; for things that tell nobody when they come."""
     deadline = time.monotonic() + timeout
     pause = select.poll()
@@ -167,7 +169,7 @@ def kill_tree(*pids: int) -> None:
         doomed |= fresh
     signal_each(doomed, signal.SIGKILL)
     for pid in doomed:
-        has_ended(pid, timeout=10.0)
+        has_ended(pid, timeout=10.0 * SLOWNESS)
 
 
 def kill_all(find: Callable[[], Iterable[int]], rounds: int = 10) -> None:

@@ -253,5 +253,5 @@ def test_a_cgroup_below_a_busy_one_lacks_controllers_and_says_so(parent: Manager
 
 def test_a_cgroup_that_has_handed_controllers_down_takes_no_process(cgroup: ManagerV2) -> None:
     ManagerV2(f"{cgroup.path}/below").create()
-    with pytest.raises(FailedPrecondition, match=r"cgroup.procs: Device or resource busy"):
+    with pytest.raises(FailedPrecondition, match=r"cgroup.procs: device or resource busy"):
         cgroup.add(os.getpid())

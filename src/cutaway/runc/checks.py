@@ -3,6 +3,7 @@
 import os
 
 from cutaway.errors import InvalidArgument
+from cutaway.oci.document import Document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,29 @@ def texts(path: str, values: list[str]) -> None:
             os.fsencode(text)
         except UnicodeEncodeError:
             raise InvalidArgument(f"{path}[{index}]: not a text that can be encoded") from None
+
+
+def all_texts(value: object, path: str) -> None:
+    """Every text below a value but for annotations, which go nowhere. Raises `InvalidArgument`."""
+    if isinstance(value, str):
+        if "\0" in value:
+            raise InvalidArgument(f"{path}: a zero byte cannot be passed to a program")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidArgument(f"{path}: not a text that can be encoded") from None
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            all_texts(item, f"{path}[{index}]")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            all_texts(key, path)
+            all_texts(item, f"{path}.{key}")
+    elif isinstance(value, Document):
+        dot = "" if path.endswith(":") else "."
+        for name, item in value.__dict__.items():
+            if name != "annotations":
+                all_texts(item, f"{path}{dot}{value._fields[name][0]}")
 
 
 def uint32(path: str, value: int) -> None:

@@ -6,6 +6,7 @@ from cutaway.errors import InvalidArgument, NotFound, PermissionDenied
 from cutaway.linux import libc, smallfile
 from cutaway.oci import document
 from cutaway.oci.runtime_spec import Process, Spec
+from cutaway.runc import checks
 
 FILE = "config.json"
 _LARGEST = 32 << 20  # bytes; the largest honest ones, with hundreds of devices, are below 1 MB
@@ -29,7 +30,15 @@ def load() -> tuple[Spec, str]:
     Raises `NotFound`, and `InvalidArgument` with the JSON path of what is wrong.
     """
     text = _read(FILE)
-    return document.loads(Spec, text, FILE), text
+    spec = document.loads(Spec, text, FILE)
+    _check_texts(spec, text, FILE)
+    return spec, text
+
+
+def _check_texts(found: document.Document, text: str, what: str) -> None:
+    """Refuse what no program and no file's name can hold; JSON can hold it by escapes only."""
+    if "\\u0000" in text or "\\ud" in text or "\\uD" in text:
+        checks.all_texts(found, f"{what}:")
 
 
 def _read(path: str) -> str:
@@ -53,4 +62,7 @@ def load_process(path: str) -> Process:
         data = smallfile.read(path, _LARGEST)
     except OSError as error:
         raise NotFound(f"open {path}: {libc.words(error.errno or 0)}") from None
-    return document.loads(Process, data, os.path.basename(path))
+    what = os.path.basename(path)
+    process = document.loads(Process, data, what)
+    _check_texts(process, data.decode(errors="replace"), what)
+    return process

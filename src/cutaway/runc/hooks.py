@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Stdio = tuple[int, int, int]
 
 _OUTPUT_LIMIT = 1 << 16  # of what a hook wrote, kept for the message
+_LONGEST_POLL = (1 << 31) - 1  # milliseconds, 24 days; poll(2) takes no more
 _SIGKILL = 9
 _ENDING = (1, 2, 15)  # HUP, INT, TERM: init handles them
 _EACCES = 13
@@ -156,7 +157,8 @@ def _converse(
     poller.register(stdin, select.POLLOUT)
     try:
         while True:
-            events = poller.poll(None if deadline is None else max(0.0, (deadline - time.monotonic()) * 1000))
+            left = None if deadline is None else (deadline - time.monotonic()) * 1000
+            events = poller.poll(None if left is None else min(max(0.0, left), _LONGEST_POLL))
             if not events:
                 processes.pidfd_send_signal(pidfd, _SIGKILL)
                 raise DeadlineExceeded(f"hook ran past specified timeout of {timeout}.0s")

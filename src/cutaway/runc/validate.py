@@ -251,8 +251,23 @@ def _devices(found: "Spec") -> None:
                 f"linux.devices[{index}].path: expected an absolute path, got {device.path!r}"
             )
         texts(f"linux.devices[{index}].path", [device.path])
-        for name in ("major", "minor", "uid", "gid", "file_mode"):
+        for name in ("major", "minor", "uid", "gid"):
             uint32(f"linux.devices[{index}].{name}", getattr(device, name) or 0)
+        if not 0 <= (device.file_mode or 0) < 1 << 16:  # some callers leave the type of the file in it
+            raise InvalidArgument(
+                f"linux.devices[{index}].fileMode: expected 0 to 0177777, got {device.file_mode:#o}"
+            )
+
+
+def _huge_pages(found: "Spec") -> None:
+    resources = _linux(found).resources
+    for index, huge in enumerate((resources.hugepage_limits or []) if resources else []):
+        number, unit = huge.page_size[:-2], huge.page_size[-2:]
+        if not (number.isascii() and number.isdecimal() and unit in ("KB", "MB", "GB")):
+            raise InvalidArgument(
+                f"linux.resources.hugepageLimits[{index}].pageSize: expected a size such as 2MB or 1GB, "
+                f"got {huge.page_size!r}"
+            )
 
 
 def _views(found: "Spec") -> None:
@@ -306,6 +321,11 @@ def _hooks(found: "Spec") -> None:
             if hook.timeout is not None and hook.timeout <= 0:
                 raise InvalidArgument(f"hooks.{name}[{index}].timeout: must be greater than zero")
             texts(f"hooks.{name}[{index}]", [hook.path, *(hook.args or []), *(hook.env or [])])
+            if hook.args and not hook.args[0]:
+                raise InvalidArgument(f"hooks.{name}[{index}].args[0]: must not be empty")
+            for at, entry in enumerate(hook.env or []):
+                if entry.startswith("=") or not entry:
+                    raise InvalidArgument(f"hooks.{name}[{index}].env[{at}]: a variable without a name")
 
 
 _CHECKS = (
@@ -316,6 +336,7 @@ _CHECKS = (
     _time,
     sysctls.check,
     _devices,
+    _huge_pages,
     _views,
     _net_devices,
     _intel_rdt,

@@ -67,7 +67,7 @@ def _apply(paths: dict[str, str], resources: "Resources", journal: Journal | Non
 
 def page_size(text: str) -> str:
     """A huge page size as it stands in a file's name. It comes from the configuration: no other text may."""
-    if not (text[:-2].isdigit() and text[-2:] in ("KB", "MB", "GB")):
+    if not (text[:-2].isascii() and text[:-2].isdecimal() and text[-2:] in ("KB", "MB", "GB")):
         raise InvalidArgument(f'linux.resources.hugepageLimits: page size "{text}" is not like 2MB or 1GB')
     return text
 
