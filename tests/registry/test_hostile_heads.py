@@ -115,7 +115,7 @@ def test_what_a_challenge_says_stays_inside_the_request_for_a_token() -> None:
     run_with(work)
 
 
-@pytest.mark.parametrize("location", ["/v2/a%0d%0aX-Evil:1", "?x=%0d%0aX-Evil:1", "/v2/%2e%2e/etc/passwd"])
+@pytest.mark.parametrize("location", ["/v2/a%0dX-Evil:1", "?x=%0d%0aX-Evil:1", "/v2/%2e%2e/etc/passwd"])
 def test_a_location_is_one_request_and_no_more(location: str) -> None:
     async def work(registry: FakeRegistry, repository: Repositories) -> None:
         async def lead(request: web.Request) -> web.StreamResponse:
