@@ -19,6 +19,7 @@ DEFAULT_DATA_ROOT: Final = "/var/lib/cutaway"
 DEFAULT_EXEC_ROOT: Final = "/run/cutaway"
 OWN_RUNTIME: Final = "cutaway-runc"
 DEFAULT_SHIM: Final = "io.containerd.cutaway.v1"
+NO_LIMIT: Final = 1000  # layers, which no image has more of
 LOG_LEVELS: Final = ("debug", "info", "warn", "error", "fatal")
 
 
@@ -152,9 +153,9 @@ def parse(argv: Sequence[str]) -> Settings:
         registry_mirrors=tuple(map(check_mirror, args.registry_mirror)),
         certs_dir=Path(args.certs_dir).absolute(),
         proxies=_proxies(args),
-        max_downloads=_at_least_one(args.max_concurrent_downloads, "max concurrent downloads"),
-        max_uploads=_at_least_one(args.max_concurrent_uploads, "max concurrent uploads"),
-        max_download_attempts=_at_least_one(args.max_download_attempts, "max download attempts"),
+        max_downloads=_limit(args.max_concurrent_downloads, "max concurrent downloads"),
+        max_uploads=_limit(args.max_concurrent_uploads, "max concurrent uploads"),
+        max_download_attempts=_attempts(args.max_download_attempts),
         bip=_bip(args.bip),
         bridge=args.bridge,
         log_level="debug" if args.debug else args.log_level,
@@ -201,7 +202,14 @@ def _proxies(args: argparse.Namespace) -> Proxies:
     return chosen
 
 
-def _at_least_one(number: int, what: str) -> int:
-    if number < 1:
+def _limit(number: int, what: str) -> int:
+    """How many at a time; 0 is no limit, as in dockerd."""
+    if number < 0:
         raise InvalidArgument(f"invalid {what}: {number}")
+    return number or NO_LIMIT
+
+
+def _attempts(number: int) -> int:
+    if number < 1:
+        raise InvalidArgument(f"invalid max download attempts: {number}")
     return number

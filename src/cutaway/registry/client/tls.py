@@ -42,8 +42,9 @@ class Certificates:
 
     def __init__(self, certs_dir: Path) -> None:
         self._certs_dir = certs_dir
-        self._contexts: dict[tuple[str, str, bool], tuple[tuple[Stamp, Stamp], ssl.SSLContext]] = {}
-        self._plain: ssl.SSLContext | None = None
+        self._contexts: dict[tuple[str, str], tuple[tuple[Stamp, Stamp], ssl.SSLContext]] = {}
+        self._system: ssl.SSLContext | None = None
+        self._unverified: ssl.SSLContext | None = None
 
     def context(self, registry: str, authority: str, *, verify: bool) -> ssl.SSLContext:
         """The context for a request on behalf of `registry` to `authority` (`HOST[:PORT]` both).
@@ -52,23 +53,20 @@ class Certificates:
         are trusted there as well, its client certificate is shown to itself alone. Raises
         `InvalidArgument` for a key without a certificate, one without the other, or an unreadable file.
         """
-        own, theirs = self._folder(registry), self._folder(authority)
         if not verify:
             # As in Docker, what is not to be trusted is shown nothing either.
-            own = theirs = _EMPTY
-        if own == theirs == _EMPTY and verify:
-            return self._default()
-        key, stamps = (registry, authority, verify), (own.stamp, theirs.stamp)
+            self._unverified = self._unverified or _trusting()
+            return self._unverified
+        own, theirs = self._folder(registry), self._folder(authority)
+        if own == theirs == _EMPTY:
+            self._system = self._system or ssl.create_default_context()
+            return self._system
+        key, stamps = (registry, authority), (own.stamp, theirs.stamp)
         known = self._contexts.get(key)
         if known is None or known[0] != stamps:
-            known = (stamps, _make(own, theirs, verify=verify))
+            known = (stamps, _make(own, theirs))
             self._contexts[key] = known
         return known[1]
-
-    def _default(self) -> ssl.SSLContext:
-        if self._plain is None:
-            self._plain = ssl.create_default_context()
-        return self._plain
 
     def _folder(self, authority: str) -> _Folder:
         if not authority or "/" in authority or authority in (".", ".."):
@@ -104,11 +102,16 @@ def _pairs(folder: Path, names: list[str]) -> tuple[tuple[Path, Path], ...]:
     return tuple(pairs)
 
 
-def _make(own: _Folder, theirs: _Folder, *, verify: bool) -> ssl.SSLContext:
+def _trusting() -> ssl.SSLContext:
+    """A context for registries whose certificates are not looked at; no authority is read for it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _make(own: _Folder, theirs: _Folder) -> ssl.SSLContext:
     context = ssl.create_default_context()
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
     for path in dict.fromkeys((*own.authorities, *theirs.authorities)):
         _load(path, partial(context.load_verify_locations, cafile=path))
     # OpenSSL keeps one certificate for each kind of key, the last: so the first by name wins.
