@@ -33,7 +33,7 @@ def routes(images: ImageService, tell: Tell) -> list[web.RouteDef]:
             for loaded in await images.load(pieces_of(request), report, quiet=quiet):
                 tell("load", loaded.image.id, {"name": loaded.image.id})
 
-        return await streamed(request, work, at_once=True)
+        return await streamed(request, work, always_well=True)
 
     @streaming
     @traced

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -12,25 +13,29 @@ from aiohttp import web
 from cutaway import errors
 from cutaway.engine.images.progress import Event, Progress
 
+log = logging.getLogger(__name__)
+
 POLL: Final = 1.0  # seconds between two looks at whether the client is still there
 
 Work = Callable[[Progress], Awaitable[None]]
 
 
-async def streamed(request: web.Request, work: Work, *, at_once: bool = False) -> web.StreamResponse:
+async def streamed(request: web.Request, work: Work, *, always_well: bool = False) -> web.StreamResponse:
     """Do it, and send each step that it reports; it is cancelled when the client goes.
 
     A failure ends the stream as an object of its own. Before the first step it becomes a status instead,
-    unless the answer is to begin `at_once`.
+    unless the status is to be 200 in any case: `always_well`. Nothing is answered before the first step
+    either way: some clients take the head for the end of the work.
     """
     events: asyncio.Queue[Event | None] = asyncio.Queue()
     task = asyncio.create_task(_told(work, events))
     try:
-        return await _send(request, events, task, at_once)
+        return await _send(request, events, task, always_well)
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait((task,))
+        task.cancel()  # does nothing to one that is done
+        await asyncio.wait((task,))
+        if not task.cancelled() and isinstance(error := task.exception(), ConnectionError):
+            log.debug("%s %s: %s", request.method, request.path, error)
 
 
 async def _told(work: Work, events: asyncio.Queue[Event | None]) -> None:
@@ -41,17 +46,18 @@ async def _told(work: Work, events: asyncio.Queue[Event | None]) -> None:
 
 
 async def _send(
-    request: web.Request, events: asyncio.Queue[Event | None], task: asyncio.Task[None], at_once: bool
+    request: web.Request, events: asyncio.Queue[Event | None], task: asyncio.Task[None], always_well: bool
 ) -> web.StreamResponse:
-    response = await _open(request) if at_once else None
+    response: web.StreamResponse | None = None
     while (event := await _next(request, events)) is not None:
         response = response or await _open(request)
         await response.write(_line(event))
     try:
         await task
     except errors.CutawayError as error:
-        if response is None:
+        if response is None and not always_well:
             raise
+        response = response or await _open(request)
         await response.write(_line({"errorDetail": {"message": str(error)}, "error": str(error)}))
     response = response or await _open(request)
     await response.write_eof()

@@ -12,6 +12,9 @@ from cutaway.errors import InvalidArgument
 
 API_VERSION: Final = "1.47"
 MIN_API_VERSION: Final = "1.24"
+ARCHIVE_VERSION: Final = "1.22"
+"""What skopeo and podman of 2023 ask for archives with, which have not changed since; that and no more."""
+_ARCHIVES: Final = ("/images/load", "/images/get")
 SERVER: Final = f"Cutaway/{cutaway.__version__} (linux)"
 GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
 HEADERS: Final = {
@@ -40,7 +43,8 @@ def check(request: web.Request) -> None:
         raise InvalidArgument(
             f"client version {asked} is too new. Maximum supported API version is {API_VERSION}"
         )
-    if number < as_tuple(MIN_API_VERSION):
+    oldest = ARCHIVE_VERSION if request.path.endswith(_ARCHIVES) else MIN_API_VERSION
+    if number < as_tuple(oldest):
         raise InvalidArgument(
             f"client version {asked} is too old. Minimum supported API version is {MIN_API_VERSION}, "
             "please upgrade your client to a newer version"

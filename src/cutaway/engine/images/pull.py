@@ -41,6 +41,7 @@ from cutaway.trace import spans
 GC_CONTENT: Final = "containerd.io/gc.ref.content"
 GC_SNAPSHOT: Final = "containerd.io/gc.ref.snapshot"
 SOURCE: Final = "containerd.io/distribution.source"
+MAX_INDEXES: Final = 5  # inside each other
 UNCOMPRESSED: Final = "containerd.io/uncompressed"
 
 
@@ -49,12 +50,15 @@ class Resolved:
     """A reference looked up: what the registry has for it."""
 
     repository: Repository
-    top: Fetched
-    """What the reference names: an index or a manifest."""
-    index_position: int
-    """Where in that index the manifest stands; -1 if there is no index."""
+    indexes: tuple[tuple[Fetched, int], ...]
+    """The indexes on the way to the manifest, outermost first, and the position in each that was chosen."""
     chosen: Fetched
     manifest: Manifest
+
+    @property
+    def top(self) -> Fetched:
+        """What the reference names: an index or a manifest."""
+        return self.indexes[0][0] if self.indexes else self.chosen
 
 
 @dataclass(frozen=True)
@@ -143,17 +147,18 @@ class Puller:
         return repository if await manifests.resolve(repository) else None
 
     async def _look_up(self, repository: Repository, platform: Platform) -> Resolved:
-        top = await self._manifest(repository, await manifests.resolve(repository))
-        if not manifests.is_index(top.descriptor):
-            return Resolved(repository, top, -1, top, manifests.read_manifest(top))
-        index = manifests.read_index(top)
-        entry = choose(index, platform)
-        if manifests.is_index(entry):
-            raise errors.InvalidArgument("image index: an index inside an index is not supported")
-        chosen = await self._manifest(repository, entry)
-        return Resolved(
-            repository, top, index.manifests.index(entry), chosen, manifests.read_manifest(chosen)
-        )
+        fetched = await self._manifest(repository, await manifests.resolve(repository))
+        indexes: list[tuple[Fetched, int]] = []
+        while manifests.is_index(fetched.descriptor):
+            if len(indexes) == MAX_INDEXES:
+                raise errors.InvalidArgument(
+                    f"image index: more than {MAX_INDEXES} indexes inside each other"
+                )
+            index = manifests.read_index(fetched)
+            entry = choose(index, platform)
+            indexes.append((fetched, index.manifests.index(entry)))
+            fetched = await self._manifest(repository, entry)
+        return Resolved(repository, tuple(indexes), fetched, manifests.read_manifest(fetched))
 
     async def _manifest(self, repository: Repository, descriptor: Descriptor | None) -> Fetched:
         """A manifest from the content store if it is there, or from the registry."""
@@ -182,9 +187,11 @@ class Puller:
         labels = {f"{GC_CONTENT}.config": manifest.config.digest}
         labels |= {f"{GC_CONTENT}.l.{number}": layer.digest for number, layer in enumerate(manifest.layers)}
         await self._store_document(resolved, chosen, labels, lease)
-        if resolved.index_position >= 0:
-            label = f"{GC_CONTENT}.m.{resolved.index_position}"
-            await self._store_document(resolved, resolved.top, {label: chosen.descriptor.digest}, lease)
+        below = chosen
+        for index, position in reversed(resolved.indexes):
+            label = f"{GC_CONTENT}.m.{position}"
+            await self._store_document(resolved, index, {label: below.descriptor.digest}, lease)
+            below = index
         raw = await self._content.read(manifest.config.digest)
         config = document.loads(ImageConfig, raw, "image configuration")
         said, sent = len(config.rootfs.diff_ids), len(manifest.layers)
