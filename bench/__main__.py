@@ -16,17 +16,21 @@ def main() -> int:
     from bench.calls import CALLS
     from bench.pulls import pulls
     from bench.scenarios import SCENARIOS, stacks
+    from bench.tasks import task_life
     from support.leftovers import temporary_base
 
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="how often each command is timed")
     parser.add_argument(
-        "--only", choices=[*SCENARIOS, *CALLS, "pull"], action="append", help="one part; nothing is written"
+        "--only",
+        choices=[*SCENARIOS, *CALLS, "pull", "task"],
+        action="append",
+        help="one part; nothing is written",
     )
     options = parser.parse_args()
 
     rows: list[report.Row] = []
-    alone = {**CALLS, "pull": pulls}
+    alone = {**CALLS, "pull": pulls, "task": task_life}
     wanted = options.only or [*SCENARIOS, *alone]
     with temporary_base() as base:
         if not alone.keys() >= set(wanted):
