@@ -147,3 +147,15 @@ def test_a_socket_folder_that_is_too_long_fails_the_start(host: ShimHost) -> Non
     done = host.command(bundle, "start", stdin=given.SerializeToString())
     assert done.code == 1
     assert b"create new shim socket: listen unix " in done.output
+
+
+def test_a_group_finds_its_shim_however_that_was_started(host: ShimHost) -> None:
+    """Also one whose `start`, which had made the socket, is over."""
+    group = {"io.containerd.runc.v2.group": "pod"}
+    first, second = (host.bundle(id, ["true"], annotations=group) for id in ("c1", "c2"))
+    shim = host.start(first)
+    pid = shim.pid
+    again = host.start(second)
+    assert again.address == shim.address
+    assert again.pid == pid
+    shim.task("Shutdown")

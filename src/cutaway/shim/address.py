@@ -21,6 +21,7 @@ SCHEME = "unix://"
 _FOLDER_FILE = "socket-dir"
 _PF_EXITING = 0x4  # include/linux/sched.h
 
+_BACKLOG = 128
 _GROUP_LABELS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
 
 
@@ -87,32 +88,42 @@ def _bind(path: str) -> "socket.socket | None":
         raise Unknown(f"create new shim socket: listen unix {path}: {error.strerror or error}") from None
     finally:
         os.umask(mask)
-    listener.listen(128)
+    listener.listen(_BACKLOG)
     return listener
+
+
+def take_over(listener: "socket.socket") -> None:
+    """In the process that will serve: be who listens, for those who ask the kernel (see `answers`)."""
+    listener.listen(_BACKLOG)
 
 
 def answers(path: str) -> bool:
     """Whether somebody listens who is not just ending.
 
     A killed process closes its descriptors one after the other; for a moment it has hung up on its
-    clients and still takes new ones (PF_EXITING, 9th field of proc_pid_stat(5)).
+    clients and still takes new ones (PF_EXITING, 9th field of proc_pid_stat(5)). The kernel tells who has
+    called listen(2). Where that process is gone and a second connection is taken all the same, it was the
+    command that has left its socket to a daemon.
     """
+    pid = _listener(path)
+    if not pid:
+        return pid == 0
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return not int(file.read().rpartition(b")")[2].split()[6]) & _PF_EXITING
+    except OSError:
+        return _listener(path) is not None
+
+
+def _listener(path: str) -> int | None:
+    """The process that listens, 0 for one of another pid namespace; None when nobody does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as client:
         try:
             client.connect(path)
             credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         except OSError:
-            return False
-    pid = int.from_bytes(credentials[:4], sys.byteorder)
-    return not pid or not _is_ending(pid)
-
-
-def _is_ending(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return bool(int(file.read().rpartition(b")")[2].split()[6]) & _PF_EXITING)
-    except OSError:
-        return True
+            return None
+    return int.from_bytes(credentials[:4], sys.byteorder)
 
 
 def remove(path: str) -> None:

@@ -88,6 +88,8 @@ def _be_daemon(arguments: "Arguments", listener: "socket.socket", path: str, ans
         if leave is not None:
             os.write(1, answer)
         point("shim.start.answered")
+        if leave is None:
+            address.take_over(listener)
         os.setsid()
         _detach()
         _raise_oom_score()
