@@ -319,3 +319,27 @@ def test_daemon_told_to_end_lets_a_deletion_end(ours: Rig) -> None:
         ours.tasks("Get", container_id="ending")
     except Refused as error:
         assert error.code == "NOT_FOUND"
+
+
+@pytest.mark.parametrize("again", ["another task", "another daemon"])
+def test_clean_up_that_is_killed_is_done_again(ours: Rig, again: str) -> None:
+    """What the runtime still has of the container must not be in the way of the next one for ever."""
+    broken = script(ours, "no-clean-up", 'case "$*" in *delete) kill -9 $$;; esac; exec "$SHIM" "$@"')
+    real = peer("containerd-shim-runc-v2")
+    broken.write_text(broken.read_text().replace("$SHIM", str(real)))
+    pid = ours.running("lost", runtime=str(broken))
+    (shim,) = shims(ours, "lost")
+    with ours.events('topic=="/tasks/delete"') as events:
+        os.kill(shim, signal.SIGKILL)
+        events.until("/tasks/delete")
+    assert ours.bundle("lost").exists()
+    broken.write_text(f'#!/bin/sh\nexec {real} "$@"\n')
+    if again == "another daemon":
+        ours.daemon.stop()
+        ours.daemon.start()
+        assert not ours.bundle("lost").exists()
+    ours.tasks("Create", container_id="lost")
+    assert has_ended(pid, 10)
+    assert ours.tasks("Delete", container_id="lost").exit_status == 0
+    ours.containers("Delete", id="lost")
+    assert_nothing_left(ours, "lost")

@@ -18,7 +18,7 @@ from cutaway.containerd.tasks.launch import Launcher
 from cutaway.containerd.tasks.runtimes import is_ours
 from cutaway.containerd.tasks.shim import Shim
 from cutaway.containerd.workers import Workers
-from cutaway.errors import CutawayError
+from cutaway.errors import Aborted, CutawayError
 from cutaway.pb import shim_pb2, task_events_pb2
 
 log = logging.getLogger("containerd.tasks")
@@ -68,17 +68,24 @@ class Endings:
     async def clear(self, bundle: Bundle, binary: str, *, evict: bool = False) -> shim_pb2.DeleteResponse:
         """Let the binary clean up and remove the bundle.
 
-        `evict` also kills processes that were started for the bundle and that nobody can talk to. Returns
-        how the task ended, as far as the binary knows.
+        Where the binary was killed at it the bundle stays: it is cleared when a task of its name is made,
+        or when the daemon starts again. `evict` also kills processes that were started for the bundle and
+        that nobody can talk to. Returns how the task ended, as far as the binary knows.
         """
         if evict:
             await self._workers.run(bundle.evict)
         response = shim_pb2.DeleteResponse(exit_status=UNKNOWN_EXIT)
         try:
             response.ParseFromString(await self._launcher.delete(binary, bundle))
+        except Aborted as error:
+            log.error("%s/%s: cleaning up, to be tried again: %s", bundle.namespace, bundle.id, error)
         except (CutawayError, DecodeError) as error:
             log.warning("%s/%s: cleaning up: %s", bundle.namespace, bundle.id, error)
-        finally:
+            await self.remove(bundle)
+        except BaseException:
+            await self.remove(bundle)
+            raise
+        else:
             await self.remove(bundle)
         if not response.HasField("exited_at"):
             response.exited_at.CopyFrom(timestamp(time.time_ns()))

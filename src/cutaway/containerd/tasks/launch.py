@@ -20,7 +20,7 @@ from cutaway.containerd.tasks.bundles import Bundle
 from cutaway.containerd.tasks.endpoint import Endpoint
 from cutaway.containerd.tasks.runtimes import is_ours
 from cutaway.containerd.zygote import Zygote
-from cutaway.errors import CutawayError, DeadlineExceeded, Unavailable, Unknown
+from cutaway.errors import Aborted, CutawayError, DeadlineExceeded, Unavailable, Unknown
 from cutaway.faults import point
 from cutaway.trace import context, spans
 
@@ -63,7 +63,10 @@ class Launcher:
             return found
 
     async def delete(self, binary: str, bundle: Bundle) -> bytes:
-        """Let the shim's binary clean up; returns its serialized DeleteResponse. Raises as `start`."""
+        """Let the shim's binary clean up; returns its serialized DeleteResponse.
+
+        Raises as `start`, and `Aborted` when it was killed at it.
+        """
         arguments = [*self._arguments(bundle), "-bundle", str(bundle.path), "delete"]
         with (
             spans.span("shim delete", kind=spans.CLIENT, binary=binary, bundle=str(bundle.path)),
@@ -75,7 +78,8 @@ class Launcher:
             point("containerd.shims.deleted")
             said = _text(complaints)
             if code:
-                raise Unknown(f"{binary} delete: {said}: {_ending(code)}")
+                kind = Unknown if code > 0 else Aborted
+                raise kind(f"{binary} delete: {said}: {_ending(code)}")
             if said:
                 log.debug("%s/%s: delete: %s", bundle.namespace, bundle.id, said)
             return os.pread(output, MAX_OUTPUT, 0)

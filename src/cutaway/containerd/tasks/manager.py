@@ -18,7 +18,7 @@ from google.protobuf.any_pb2 import Any
 
 from cutaway.containerd import names
 from cutaway.containerd.tasks import runtimes
-from cutaway.containerd.tasks.bundles import BOOTSTRAP, Bundle
+from cutaway.containerd.tasks.bundles import BINARY, BOOTSTRAP, Bundle
 from cutaway.containerd.tasks.endings import CLEANUP_TIMEOUT, Endings
 from cutaway.containerd.tasks.endpoint import Endpoint
 from cutaway.containerd.tasks.launch import Launcher, failed_start
@@ -136,6 +136,9 @@ class Manager:
         """Make the bundle, start the shim's process and connect to it."""
         binary = runtimes.resolve(task.runtime)
         bundle = self.bundle(task.namespace, task.id)
+        if bundle.path.exists():
+            # No task is there, so what could not be cleaned up after the last one is in its place.
+            await self.endings.clear(bundle, bundle.read(BINARY) or binary, evict=True)
         with spans.span("bundle", path=str(bundle.path), bytes=len(task.spec)):
             await self._app.workers.run(bundle.create, task.spec, binary)
         options = task.options.SerializeToString() if task.options is not None else b""
