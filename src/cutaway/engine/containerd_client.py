@@ -24,6 +24,7 @@ from google.protobuf.message import Message
 
 from cutaway import errors
 from cutaway.engine.containerd_errors import from_rpc, was_not_sent
+from cutaway.faults import point
 from cutaway.pb import leases_pb2
 from cutaway.pb.service import Method, methods
 from cutaway.trace import context as trace_context
@@ -101,19 +102,22 @@ class ContainerdClient:
             request_serializer=method.request.SerializeToString,
             response_deserializer=method.response.FromString,
         )
+        point("engine.containerd.before-call")
         with self._span(method, request):
             metadata = self._metadata(lease)
             try:
                 try:
-                    return await call(
+                    answer = await call(
                         request, timeout=timeout, metadata=metadata, wait_for_ready=wait_for_ready
                     )
                 except grpc.aio.AioRpcError as error:
                     if wait_for_ready or not was_not_sent(error) or not await self._reconnected():
                         raise
-                    return await call(request, timeout=timeout, metadata=metadata)
+                    answer = await call(request, timeout=timeout, metadata=metadata)
             except grpc.aio.AioRpcError as error:
                 raise from_rpc(error, self.address) from None
+        point("engine.containerd.answered")
+        return answer
 
     async def _reconnected(self) -> bool:
         """Whether there is a connection again before long."""

@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import sqlite3
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,12 @@ from typing import Final
 from cutaway.engine.events import EventBus
 from cutaway.engine.timestamps import now_ns
 from cutaway.errors import FailedPrecondition, InvalidArgument, NotFound
+from cutaway.faults import point
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+
+# Folders of volumes that are being removed; no volume's name begins like this.
+_REMOVED: Final = ".removed-"
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,17 @@ class VolumeStore:
         self._folder = folder
         self._events = events
         self.users: Callable[[str], list[str]] = lambda name: []
+        self._finish_removals()
+
+    def _finish_removals(self) -> None:
+        """Those that a crash has cut short: a volume is out of its place before it is forgotten."""
+        removed = sorted(self._folder.glob(f"{_REMOVED}*"))
+        if removed:
+            for volume in self.list():
+                if not volume.path.exists():
+                    self._connection.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
+        for folder in removed:
+            shutil.rmtree(folder)
 
     def list(self) -> list[Volume]:
         rows = self._connection.execute("SELECT * FROM volumes ORDER BY name").fetchall()
@@ -102,10 +118,12 @@ class VolumeStore:
         path.parent.mkdir(exist_ok=True, mode=0o701)
         path.mkdir(exist_ok=True)
         os.chmod(path, 0o755)
+        point("engine.volumes.made")
         self._connection.execute(
             "INSERT INTO volumes VALUES (?, ?, ?, ?, ?)",
             (name, now_ns(), json.dumps(dict(labels)), "{}", anonymous),
         )
+        point("engine.volumes.noted")
         self._events.publish("volume", "create", name, {"driver": "local"})
         return self.get(name)
 
@@ -119,8 +137,13 @@ class VolumeStore:
             raise
         if users := self.users(name):
             raise FailedPrecondition(f"remove {name}: volume is in use - [{', '.join(users)}]")
+        # Out of its place before it is forgotten: a volume of this name made later must not find it there.
+        removed = self._folder / f"{_REMOVED}{uuid.uuid4()}"
+        os.rename(volume.path.parent, removed)
+        point("engine.volumes.set-aside")
         self._connection.execute("DELETE FROM volumes WHERE name = ?", (name,))
-        shutil.rmtree(volume.path.parent, ignore_errors=False)
+        point("engine.volumes.forgotten")
+        shutil.rmtree(removed)
         self._events.publish("volume", "destroy", name, {"driver": "local"})
 
     def remove_anonymous(self, names: Iterable[str]) -> None:

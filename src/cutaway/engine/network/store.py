@@ -20,6 +20,7 @@ from typing import Final
 
 from cutaway.engine.network.model import Endpoint, PortMapping
 from cutaway.errors import ResourceExhausted
+from cutaway.faults import point
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS network_endpoints (
@@ -69,10 +70,12 @@ class EndpointStore:
         row = (endpoint.container_id, endpoint.address, json.dumps(asdict(endpoint)))
         with self._lock:
             self._connection.execute("INSERT OR REPLACE INTO network_endpoints VALUES (?, ?, ?)", row)
+        point("engine.network.endpoint-noted")
 
     def delete(self, container_id: str) -> None:
         with self._lock:
             self._connection.execute("DELETE FROM network_endpoints WHERE container_id = ?", (container_id,))
+        point("engine.network.endpoint-forgotten")
 
     def next_address(
         self, network: ipaddress.IPv4Network, taken: Iterable[ipaddress.IPv4Address]

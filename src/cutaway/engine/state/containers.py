@@ -13,6 +13,7 @@ from cutaway.engine.containers.model import Container, State, Status
 from cutaway.engine.containers.mounts import MountPoint
 from cutaway.engine.documents import to_json
 from cutaway.engine.state.database import translated
+from cutaway.faults import point
 from cutaway.oci.document import decode
 from cutaway.trace import context
 
@@ -57,10 +58,12 @@ class ContainerTable:
 
     def _write(self, statement: str, values: Mapping[str, object] | Sequence[object]) -> None:
         """Raises what can be done about it: `ResourceExhausted` on a full disk and so on."""
+        point("engine.state.before-write")
         try:
             self._connection.execute(statement, values)
         except sqlite3.DatabaseError as error:
             raise translated(error, self._path) from None
+        point("engine.state.written")
 
     def insert(self, container: Container) -> None:
         self._write(_INSERT, {**_identity(container), **_state(container)})
