@@ -14,8 +14,11 @@ from containerd import layers
 from containerd.client import Client, digest_of
 from containerd.task_rig import rig
 from cutaway.pb import content_pb2, images_pb2, leases_pb2
+from engine.engine_stack import Stack
+from support.images import busybox_image
 from support.netns import NetNs
-from support.stack import OurContainerd
+from support.peers import VENV_BIN, need
+from support.stack import OurContainerd, OurEngine
 from support.storage import broken
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
@@ -122,3 +125,33 @@ def test_a_task_runs_and_ends_on_a_full_disk(base_dir: Path, netns: NetNs, small
         fill(daemon.root)
         assert on.end("early") == 137
         assert on.statuses() == {}
+
+
+def test_the_engine_on_a_full_disk(base_dir: Path, netns: NetNs) -> None:
+    """Containers end and are removed, new ones are refused in words, until there is room again."""
+    need("docker", "busybox", "ctr")
+    root = base_dir / "eng/root"
+    root.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "small", root], check=True)
+    with (
+        OurContainerd(base_dir, netns, [VENV_BIN]) as below,
+        OurEngine(base_dir, netns, below.address) as engine,
+    ):
+        made = Stack(engine, below, netns)
+        made.load(busybox_image(), "docker.io/library/busybox:latest")
+        made.docker("run", "--name", "old", "busybox", "true")
+        made.docker("run", "-d", "--name", "lasting", "busybox", "sleep", "1000")
+        filler = fill(root)
+        code, said = made.fails("run", "--name", "new", "busybox", "true")
+        assert code == 125 and "no space left on" in said.lower()
+        made.docker("rm", "old")
+        made.docker("kill", "lasting")
+        assert made.docker("wait", "lasting") == "137\n"
+        engine.crash()
+        engine.start()
+        listed = made.docker("ps", "-a", "--format", "{{.Names}} {{.Status}}")
+        assert "lasting Exited (137)" in listed and "old" not in listed
+        made.docker("rm", "lasting")
+        filler.unlink()
+        assert made.docker("run", "--rm", "busybox", "echo", "works") == "works\n"
+        assert "Traceback" not in engine.log.read_text()

@@ -11,12 +11,20 @@ process at any point; only a power cut may take the last ones, and then never a 
 
 from __future__ import annotations
 
+import logging
+import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from cutaway.errors import DataLoss, FailedPrecondition, ResourceExhausted
+
+log = logging.getLogger("cutawayd.state")
+
+# Bytes of the write-ahead log that are there from the start; a checkpoint comes after half of it.
+ROOM: Final = 1 << 20
+_PAGE: Final = 4096
 
 # Ordered; never edit one that was released, append. PRAGMA user_version counts how many were applied.
 MIGRATIONS: Final[tuple[str, ...]] = (
@@ -64,10 +72,27 @@ def open_database(path: Path, migrations: Sequence[str] = MIGRATIONS) -> sqlite3
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA busy_timeout=5000")
+        connection.execute(f"PRAGMA wal_autocheckpoint={ROOM // 2 // _PAGE}")
         migrate(connection, migrations)
     except sqlite3.DatabaseError as error:
         raise translated(error, path) from None
+    _reserve(path)
     return connection
+
+
+def _reserve(path: Path) -> None:
+    """Give the write-ahead log its room in advance: on a full disk containers still end and are removed.
+
+    SQLite writes it from the beginning again and again, and does not mind what lies behind its end.
+    """
+    try:
+        fd = os.open(f"{path}-wal", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, ROOM)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        log.warning("no room is kept for the engine's state: %s", error.strerror)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
