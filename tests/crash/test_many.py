@@ -110,7 +110,6 @@ def figures(on: Rig) -> dict[str, int]:
     return {
         "descriptors": descriptors(pid),
         "zygote's descriptors": descriptors(zygote),
-        "threads": len(os.listdir(f"/proc/{pid}/task")),
         "mounts": len(mounts_below(on.daemon.folder)),
         "cgroups": len([path for path in cgroups(on.namespace) if path.count(on.namespace) == 1]),
         "processes": len(processes_of(on.daemon.folder)),
@@ -144,6 +143,7 @@ def test_nothing_grows_with_tasks_that_come_and_go(few: Rig) -> None:
         before, used = figures(few), memory(few.daemon.pid)
         list(clients.map(lambda number: one_life(few, number), range(8, 8 + TASKS)))
     wait_until(lambda: figures(few) == before, f"{before} is {figures(few)} after {TASKS} tasks")
+    assert len(os.listdir(f"/proc/{few.daemon.pid}/task")) < 40, "pools of threads have an end"
     grown = memory(few.daemon.pid) - used
     print(f"{TASKS} tasks: {before}, private memory grew by {grown} KiB")
     # Caches fill, arenas fragment: what counts is that a task leaves no more than a few hundred bytes.
