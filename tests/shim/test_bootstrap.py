@@ -116,6 +116,9 @@ def test_the_shim_starts_in_the_cgroup_that_is_asked_for(host: ShimHost) -> None
     name = f"/{host.namespace}-shim"
     cgroup = cgroups.manager(name, "shim")
     cgroup.create()
+    *others, last = cgroup.paths().values()
+    if others:
+        os.rmdir(last)  # as a client leaves it that does not know of all hierarchies
     try:
         bundle = host.bundle("c1", ["true"])
         given = params(host, bundle)

@@ -76,7 +76,10 @@ def _join_cgroup(caller: Bootstrap) -> None:
     from cutaway.linux import cgroups
 
     try:
-        cgroups.manager(f"/{wanted.lstrip('/')}", "shim").add(os.getpid())
+        paths = cgroups.manager(f"/{wanted.lstrip('/')}", "shim").paths()
+        # A client makes it in the hierarchies that it cares for; often not in v2's beside those of v1.
+        there = {controller: path for controller, path in paths.items() if os.path.isdir(path)}
+        cgroups.from_paths(there or paths).add(os.getpid())
     except (CutawayError, OSError) as error:
         raise Unknown(f"failed to join cgroup {wanted}: {error}") from None
 
