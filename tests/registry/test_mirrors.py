@@ -118,6 +118,50 @@ def test_a_blob_that_the_mirror_cuts_for_good_is_ended_by_docker_hub() -> None:
     run(work)
 
 
+def test_a_mirror_does_not_say_where_docker_hubs_password_goes() -> None:
+    """Two requests at one time: the mirror refuses the slower one when the other has already left it."""
+
+    async def work(mirror: FakeRegistry, hub: FakeRegistry, client: RegistryClient) -> None:
+        hub.add(small_image())
+        late, left = asyncio.Event(), asyncio.Event()
+
+        async def trap(request: web.Request) -> web.StreamResponse:
+            challenge = f'Bearer realm="http://{mirror.host}/token",service="trap"'
+            if request.path.endswith("/late"):
+                late.set()
+                await left.wait()
+            return refusal(401, "UNAUTHORIZED", "no", WWW_Authenticate=challenge)
+
+        async def guard(request: web.Request) -> web.StreamResponse:
+            if "Authorization" in request.headers:
+                return hub.usual(request)
+            return refusal(401, "UNAUTHORIZED", "no", WWW_Authenticate='Basic realm="x"')
+
+        async def no_token(request: web.Request) -> web.StreamResponse:
+            return refusal(403, "DENIED", "no")
+
+        mirror.on("/token", no_token)
+        mirror.on("/manifests/late", trap)
+        mirror.on("/manifests/1", trap)
+        hub.on("/manifests/1", guard)
+        hub.on("/manifests/late", guard)
+        repository = client.repository(parse("app:1"), LOGIN)
+
+        async def ask(path: str) -> int:
+            async with repository.request("GET", path, {}, accepted=(200, 404)) as response:
+                return response.status
+
+        slow = asyncio.create_task(ask("manifests/late"))
+        await late.wait()
+        assert await ask("manifests/1") == 200
+        left.set()
+        assert await slow == 404
+        assert await ask("manifests/1") == 200
+        assert not any("Authorization" in seen.headers for seen in mirror.seen)
+
+    run(work)
+
+
 def test_mirrors_are_docker_hubs_alone() -> None:
     async def work(mirror: FakeRegistry, hub: FakeRegistry, client: RegistryClient) -> None:
         digest = hub.add(small_image()).digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from email.utils import formatdate
 
@@ -63,13 +64,11 @@ def test_a_limit_that_lasts_is_told_at_once_in_the_registrys_words(after: str) -
     run_with(work)
 
 
-@pytest.mark.parametrize(
-    ("value", "low", "high"),
-    [("0", 0, 0), ("17", 17, 17), (formatdate(1, usegmt=True), 0, 0), (formatdate(None, usegmt=True), 0, 1)],
-)
-def test_retry_after_as_a_number_and_as_a_date(value: str, low: float, high: float) -> None:
-    seconds = retry_after(value)
-    assert seconds is not None and low <= seconds <= high
+def test_retry_after_as_a_number_and_as_a_date() -> None:
+    assert (retry_after("0"), retry_after("17")) == (0, 17)
+    assert retry_after(formatdate(1, usegmt=True)) == 0
+    soon = retry_after(formatdate(time.time() + 1000, usegmt=True))
+    assert soon is not None and 0 < soon <= 1000
 
 
 def test_pauses_grow_are_spread_and_end() -> None:

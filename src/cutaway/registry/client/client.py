@@ -174,7 +174,8 @@ class Repository:
         self.push = push
         others = tuple(f"repository:{path}:pull" for path in mount_from)
         self.scopes = (f"repository:{reference.path}:{'pull,push' if push else 'pull'}", *others)
-        self._challenges: list[auth.Challenge] = []
+        # Apart for each: what a mirror says must not decide where Docker Hub's password goes.
+        self._challenges: dict[Endpoint, list[auth.Challenge]] = {}
 
     @property
     def endpoint(self) -> Endpoint:
@@ -217,7 +218,7 @@ class Repository:
             return False
         if endpoint == self.endpoint:  # another request may have left it already
             log.warning("mirror %s: %s; going on without it", endpoint.domain, error)
-            self._endpoints, self._challenges = self._endpoints[1:], []
+            self._endpoints = self._endpoints[1:]
         return True
 
     async def _ask(
@@ -234,7 +235,7 @@ class Repository:
         while True:
             sent = wanted.headers
             if ours:
-                challenges = self._challenges or contact.challenges
+                challenges = self._challenges.get(endpoint) or contact.challenges
                 _check_password(challenges, credentials, wanted.method, url)
                 value = await self.client.authorization(endpoint, challenges, self.scopes, credentials)
                 sent = {**sent, AUTHORIZATION: value} if value else sent
@@ -246,7 +247,7 @@ class Repository:
                 if response.status != 401 or not again:
                     raise failure(await answer_of(response), self.reference, pushing=self.push)
                 # The token has expired early, or this registry challenges only on the resource itself.
-                self._challenges, again = _challenges(response), False
+                self._challenges[endpoint], again = _challenges(response), False
                 self.client.tokens.drop(sent.get(AUTHORIZATION, "").removeprefix("Bearer "))
 
     async def url(self, path: str) -> str:
