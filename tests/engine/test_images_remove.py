@@ -113,12 +113,19 @@ def test_image_in_use_by_name(stack: Stack) -> None:
             f'conflict: unable to remove repository reference "{name}" (must force) - '
             f"container 555555555555 is using its referenced image {image.short_id}"
         )
-        assert await refused(images, name, RUNNING, force=True) == (
+        removed = await images.remove(name, users=used_by(STOPPED), force=True)
+        assert removed[-1] == {"Deleted": image.chain_id}
+
+        # What runs stays, without a name.
+        image = await images.pull(parse(name))
+        removed = await images.remove(name, users=used_by(RUNNING), force=True)
+        assert [list(step) for step in removed] == [["Untagged"], ["Untagged"]]
+        assert [item["RepoTags"] for item in await images.list({"dangling": ["true"]})] == [[]]
+        assert await refused(images, image.id, RUNNING, force=True) == (
             f"conflict: unable to delete {image.short_id} (cannot be forced) - "
             "image is being used by running container 666666666666"
         )
-        removed = await images.remove(name, users=used_by(STOPPED), force=True)
-        assert removed[-1] == {"Deleted": image.chain_id}
+        await images.remove(image.id)
 
     stack.run(work)
 
@@ -237,5 +244,24 @@ def test_image_that_ctr_pulled_is_seen_and_unpacked(stack: Stack) -> None:
         assert "Committed" not in stack.left()["snapshots"]
         await images.ensure_unpacked(await images.resolve("kept"))
         assert image.chain_id in stack.left()["snapshots"]
+
+    stack.run(work)
+
+
+def test_reference_filter_shows_only_the_names_that_fit(stack: Stack) -> None:
+    async def work(images: ImageService, registry: FakeRegistry) -> None:
+        image = await pulled(images, registry, "filtered")
+        for repository, tag in (("one", "1"), ("one", "2"), ("two", "1"), ("a/b/c", "1")):
+            await images.tag(image.id, repository, tag)
+
+        async def shown(*patterns: str) -> list[object]:
+            return [item["RepoTags"] for item in await images.list({"reference": patterns})]
+
+        assert await shown("one") == [["one:1", "one:2"]]
+        assert await shown("*:1") == [["one:1", "two:1"]]
+        assert await shown("one:2", "a/*/c") == [["a/b/c:1", "one:2"]]
+        assert await shown("thr*") == []
+        (item,) = await images.list({"reference": ["two"]})
+        assert item["RepoDigests"] == [f"two@{image.target.digest}"]
 
     stack.run(work)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Final
 
 from cutaway.engine.images.describe import created_seconds
 from cutaway.engine.images.model import Image
 from cutaway.errors import InvalidArgument
+from cutaway.registry.reference import Reference
 
 Filters = Mapping[str, Sequence[str]]
 
@@ -34,8 +36,21 @@ def matches(image: Image, filters: Filters, bounds: Mapping[str, int]) -> bool:
         return False
     if not all(_has_label(image, label) for label in filters.get("label", ())):
         return False
-    patterns = filters.get("reference", ())
-    return not patterns or any(_matches_reference(image, pattern) for pattern in patterns)
+    return "reference" not in filters or bool(image.references)
+
+
+def restricted(image: Image, filters: Filters) -> Image:
+    """An image with only those of its names that a reference filter lets through; all without one."""
+    if "reference" not in filters:
+        return image
+    patterns = filters["reference"]
+    kept = [entry for entry in image.references if any(_matches(entry, pattern) for pattern in patterns)]
+    repositories = {entry.familiar_name for entry in kept}
+    return replace(
+        image,
+        names=tuple(str(entry) for entry in kept),
+        repo_digests=tuple(d for d in image.repo_digests if d.partition("@")[0] in repositories),
+    )
 
 
 def _dangling(values: Sequence[str]) -> bool:
@@ -51,11 +66,10 @@ def _has_label(image: Image, wanted: str) -> bool:
     return key in labels and (not equals or labels[key] == value)
 
 
-def _matches_reference(image: Image, pattern: str) -> bool:
+def _matches(entry: Reference, pattern: str) -> bool:
     """A pattern fits the familiar name with or without its tag; `*` does not cross a slash."""
-    for entry in image.references:
-        for name in (entry.familiar, entry.familiar_name, str(entry)):
-            fits = fnmatchcase(name, pattern) and name.count("/") == pattern.count("/")
-            if fits or name == pattern:
-                return True
+    for name in (entry.familiar, entry.familiar_name, str(entry)):
+        fits = fnmatchcase(name, pattern) and name.count("/") == pattern.count("/")
+        if fits or name == pattern:
+            return True
     return False

@@ -65,9 +65,11 @@ class PartsFinder:
         if await self._content.info(entry.digest) is None:
             raise errors.NotFound(f"manifest {entry.digest} is not here")
         manifest = await self._content.document(Manifest, entry.digest)
-        parts = [manifest.config, *(layer for layer in manifest.layers if not layer.urls)]
-        for part in parts:
-            if await self._content.info(part.digest) is None:
+        parts = []
+        for part in (manifest.config, *manifest.layers):
+            if await self._content.info(part.digest) is not None:
+                parts.append(part)
+            elif not part.urls:  # those are kept elsewhere
                 raise errors.NotFound(f"content {part.digest} of manifest {entry.digest} is not here")
         known = {blob.digest for blob in tree.blobs}
         tree.blobs += [part for part in parts if part.digest not in known]

@@ -74,6 +74,7 @@ class Pusher:
 
     async def _push(self, tag: Reference, image: Image, credentials: Credentials, report: Progress) -> None:
         tree = await self._tree(image)
+        tree.blobs = [blob for blob in tree.blobs if not blob.urls]
         sources = {blob.digest: await self._sources(blob, tag) for blob in tree.blobs}
         others = list(dict.fromkeys(path for paths in sources.values() for path in paths))[:MAX_SOURCES]
         repository = self._registry.repository(tag, credentials, push=True, mount_from=others)

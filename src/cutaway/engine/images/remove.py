@@ -1,8 +1,9 @@
 """Removing images by Docker's rules: what only untags, what deletes, and what stands in the way.
 
 By name: the name goes; the image goes with its last one. Its last name is refused (without force) while
-any container uses the image. By ID: all names of one repository go and the image with them; an image with
-names in several repositories needs force. A running container is an obstacle that force does not move.
+any container uses the image; by force it goes, and the image stays without one while a container runs.
+By ID: all names of one repository go and the image with them; an image with names in several repositories
+needs force. A running container is an obstacle that force does not move.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cutaway import errors
-from cutaway.engine.images.model import Image
+from cutaway.engine.images.model import DANGLING, Image
 from cutaway.engine.images.store import ImageStore
 from cutaway.registry import reference
 from cutaway.registry.reference import is_id_prefix
@@ -64,8 +65,11 @@ class Remover:
                 f'conflict: unable to remove repository reference "{text}" (must force) - container '
                 f"{using[0].id[:SHORT]} is using its referenced image {image.short_id}"
             )
+        if not others and any(user.running for user in users(image.id)):
+            # By force the name goes, but not what runs from it.
+            await self._store.keep_dangling(image)
+            return await self._delete(image, names, [DANGLING], tell)
         if not others:
-            _check_running(image, users)
             # A name that was given for the lack of any other goes with the last of the others.
             names += [entry for entry in image.names if entry not in names]
         return await self._delete(image, names, others, tell)

@@ -144,7 +144,8 @@ class ImageService:
             for name in ("before", "since")
             if wanted.get(name)
         }
-        shown = [image for image in await self._store.images() if filters.matches(image, wanted, bounds)]
+        found = [filters.restricted(image, wanted) for image in await self._store.images()]
+        shown = [image for image in found if filters.matches(image, wanted, bounds)]
         shown.sort(key=describe.created_seconds, reverse=True)
         return [describe.list_item(image, await self.size(image)) for image in shown]
 
