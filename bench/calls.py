@@ -1,4 +1,4 @@
-"""The runtime alone: cold, as its command line, and warm, as our shim calls it."""
+"""The runtime alone: cold, as its command line, and warm, as our shim calls it. And the service alone."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 from bench.measure import WARM_UP, Series, alternate
 from bench.report import MB, Row
 from bench.scenarios import quiet
+from bench.service import service
 from support.images import busybox_image
 from support.netns import Command
 from support.peers import PROJECT, VENV_BIN, peer
@@ -126,4 +127,5 @@ CALLS: dict[str, Callable[[Path, int], list[Row]]] = {
     "cycle": cycle,
     "calls-exec": execs,
     "memory": memory,
+    "service": service,
 }
