@@ -102,6 +102,12 @@ def close_from(first: int, keep: "set[int] | frozenset[int]" = frozenset()) -> N
         os.closerange(low, os.sysconf("SC_OPEN_MAX"))
 
 
+def set_limit(pid: int, resource: int, soft: int, hard: int) -> None:
+    """Set a resource limit of another process (prlimit(2)). Not by the module resource, which is another
+    library to load. Raises OSError."""
+    libc.syscall("prlimit64", pid, resource, (ctypes.c_uint64 * 2)(soft, hard), None)
+
+
 def close(fds: list[int]) -> None:
     """Close descriptors: those in a row by one call (close_range(2), Linux 5.9)."""
     in_a_row = len(fds) > 1 and fds == list(range(fds[0], fds[0] + len(fds)))

@@ -23,6 +23,8 @@ ORDER = (
 )  # fmt: skip
 
 SIGKILL = 9
+# The fields of `Resources` that `v1_limits` writes.
+_LIMITS = ("memory", "cpu", "pids", "block_io", "hugepage_limits", "network", "rdma", "unified")
 
 
 def paths_for(inner: str) -> dict[str, str]:
@@ -97,11 +99,11 @@ class ManagerV1(Manager):
             raise failed
 
     def apply(self, resources: "Resources | None", *, devices: bool = True) -> None:
-        from cutaway.linux.cgroups import v1_limits
-
         if devices:
             self.apply_devices(resources)
-        if resources is not None:
+        if resources is not None and any(getattr(resources, name) is not None for name in _LIMITS):
+            from cutaway.linux.cgroups import v1_limits
+
             v1_limits.apply(self._paths, resources, undo=not devices)
 
     def apply_devices(self, resources: "Resources | None") -> None:

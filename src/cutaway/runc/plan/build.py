@@ -6,7 +6,6 @@ after    inside the container's root, up to the exec: nothing can be imported th
 
 from cutaway.linux.mounts import MS_REC, MS_SLAVE
 from cutaway.runc.plan import (
-    binds,
     cgroup_mounts,
     cgroups,
     filters,
@@ -25,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cutaway.linux.capabilities import Sets
     from cutaway.oci.runtime_spec import Process, Spec, State
+    from cutaway.runc.plan import binds
     from cutaway.runc.plan.namespaces import NamespacePlan
     from cutaway.runc.plan.step import Step
 

@@ -4,12 +4,13 @@ import os
 
 from cutaway.errors import InvalidArgument
 from cutaway.linux.mounts import MS_PRIVATE
-from cutaway.runc.plan import binds, cgroup_mounts, mount_options, mounts, pivot, system, tree
+from cutaway.runc.plan import cgroup_mounts, mount_options, mounts, pivot, system, tree
 from cutaway.runc.plan.namespaces import triples
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cutaway.oci.runtime_spec import Device, Linux, Mount, Spec
+    from cutaway.runc.plan.binds import IdMap
     from cutaway.runc.plan.build import Surroundings
     from cutaway.runc.plan.mount_options import MountOptions
     from cutaway.runc.plan.namespaces import NamespacePlan
@@ -51,6 +52,8 @@ def mount_step(mount: "Mount", namespaces: "NamespacePlan", around: "Surrounding
     if options.remount:
         return mounts.Remount(mount.type or "", source, destination, options)
     if options.bind:
+        from cutaway.runc.plan import binds
+
         full = os.path.normpath(os.path.join(around.bundle, source))
         id_map = _id_map(mount, options, namespaces, around)
         return binds.BindMount(full, destination, options, id_map, _opened_outside(full, namespaces, around))
@@ -78,10 +81,12 @@ def _opened_outside(source: str, namespaces: "NamespacePlan", around: "Surroundi
 
 def _id_map(
     mount: "Mount", options: "MountOptions", namespaces: "NamespacePlan", around: "Surroundings"
-) -> binds.IdMap | None:
+) -> "IdMap | None":
     """The mount's own maps or, when it only says that there shall be some, those of the container."""
     if not (options.id_map or mount.uid_mappings or mount.gid_mappings):
         return None
+    from cutaway.runc.plan import binds
+
     path = ""
     uid_map, gid_map = triples(mount.uid_mappings or []), triples(mount.gid_mappings or [])
     if not uid_map and not gid_map:

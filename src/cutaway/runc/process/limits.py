@@ -7,7 +7,7 @@ root, the bridge writes its own before it becomes such, and init inherits it.
 import os
 
 from cutaway.errors import FailedPrecondition
-from cutaway.linux import libc, procfs
+from cutaway.linux import libc, processes, procfs
 from cutaway.runc.validate import RLIMITS
 
 TYPE_CHECKING = False
@@ -27,24 +27,20 @@ def set_limits(pid: int, process: "Process") -> None:
     """Resource limits and, as root, OOM score of another process. Raises OSError, `FailedPrecondition`."""
     if process.oom_score_adj is not None and not os.geteuid():
         _write_oom_score(pid, process.oom_score_adj)
-    if process.rlimits:
-        import resource
-
-        for limit in process.rlimits:
-            number = RLIMITS[limit.type]
-            try:
-                resource.prlimit(pid, number, _limit_values(limit))
-            except (OSError, ValueError) as error:
-                reason = libc.words(error.errno or 0) if isinstance(error, OSError) else "invalid argument"
-                raise FailedPrecondition(
-                    "error during container init: error setting rlimits for ready process: "
-                    f"error setting rlimit type {number}: {reason}"
-                ) from None
+    for limit in process.rlimits or ():
+        number = RLIMITS[limit.type]
+        try:
+            processes.set_limit(pid, number, *_limit_values(limit))
+        except OSError as error:
+            raise FailedPrecondition(
+                "error during container init: error setting rlimits for ready process: "
+                f"error setting rlimit type {number}: {libc.words(error.errno or 0)}"
+            ) from None
 
 
 def _limit_values(limit: "Rlimit") -> tuple[int, int]:
-    """Soft and hard as the resource module wants them: -1 for without limit."""
-    soft, hard = (-1 if value >= _UNLIMITED >> 1 else value for value in (limit.soft, limit.hard))
+    """Soft and hard as the kernel wants them: all ones for without limit."""
+    soft, hard = (_UNLIMITED if value >= _UNLIMITED >> 1 else value for value in (limit.soft, limit.hard))
     return soft, hard
 
 
