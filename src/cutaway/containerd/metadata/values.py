@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
-from typing import cast
+
+import msgspec
 
 Labels = dict[str, str]
 
@@ -26,7 +27,7 @@ def dump(labels: Mapping[str, str]) -> str:
 
 
 def load(column: str) -> Labels:
-    return cast(Labels, json.loads(column))
+    return msgspec.json.decode(column, type=Labels)
 
 
 def masked(

@@ -10,7 +10,7 @@ from cutaway.containerd.app import App
 from cutaway.containerd.metadata import containers
 from cutaway.containerd.metadata.containers import Container
 from cutaway.containerd.server import Call, Service
-from cutaway.containerd.services.convert import from_any, record_filter, timestamp, to_any
+from cutaway.containerd.services.convert import fill_any, fill_time, from_any, record_filter, to_any
 from cutaway.pb import container_events_pb2 as events
 from cutaway.pb import containers_pb2 as pb
 
@@ -29,7 +29,10 @@ class Containers(Service):
     async def list(self, request: pb.ListContainersRequest, call: Call) -> pb.ListContainersResponse:
         wanted = record_filter(request.filters)
         found = await self._app.db.read(containers.find, call.namespace, wanted)
-        return pb.ListContainersResponse(containers=map(encode, found))
+        response = pb.ListContainersResponse()
+        for container in found:
+            fill(response.containers.add(), container)
+        return response
 
     async def list_stream(
         self, request: pb.ListContainersRequest, call: Call
@@ -67,22 +70,28 @@ class Containers(Service):
 
 
 def encode(container: Container) -> pb.Container:
-    message = pb.Container(
-        id=container.id,
-        labels=container.labels,
-        image=container.image,
-        runtime=pb.Container.Runtime(name=container.runtime, options=to_any(container.options)),
-        spec=to_any(container.spec),
-        snapshotter=container.snapshotter,
-        snapshot_key=container.snapshot_key,
-        created_at=timestamp(container.created),
-        updated_at=timestamp(container.updated),
-        sandbox=container.sandbox,
-    )
-    for key, value in container.extensions.items():
-        message.extensions[key].type_url = value.type_url
-        message.extensions[key].value = value.value
+    message = pb.Container()
+    fill(message, container)
     return message
+
+
+def fill(message: pb.Container, container: Container) -> None:
+    """Write a container into an empty message. Of specs, which are long, this makes one copy."""
+    message.id = container.id
+    message.labels.update(container.labels)
+    message.image = container.image
+    message.runtime.name = container.runtime
+    if container.options is not None:
+        fill_any(message.runtime.options, container.options)
+    if container.spec is not None:
+        fill_any(message.spec, container.spec)
+    message.snapshotter = container.snapshotter
+    message.snapshot_key = container.snapshot_key
+    fill_time(message.created_at, container.created)
+    fill_time(message.updated_at, container.updated)
+    message.sandbox = container.sandbox
+    for key, value in container.extensions.items():
+        fill_any(message.extensions[key], value)
 
 
 def decode(message: pb.Container) -> Container:

@@ -32,6 +32,15 @@ def timestamp(nanoseconds: int) -> Timestamp:
     return Timestamp(seconds=seconds, nanos=nanos)
 
 
+def fill_time(message: Timestamp, nanoseconds: int) -> None:
+    message.seconds, message.nanos = divmod(nanoseconds, 1_000_000_000)
+
+
+def fill_any(message: Any, value: Typed) -> None:
+    message.type_url, message.value = value.type_url, value.value
+    message.SetInParent()  # an empty one is there as well
+
+
 def to_any(value: Typed | None) -> Any | None:
     return None if value is None else Any(type_url=value.type_url, value=value.value)
 
