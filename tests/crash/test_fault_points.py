@@ -93,7 +93,11 @@ class Walk:
         if self.daemon.process.returncode is None:
             with self.client() as on, suppress(grpc.RpcError, Refused):
                 SCENARIOS[scenario]().run(on)
-        return faults.passed(self.log).get(name, 0) >= int(count)
+        # What is done in the background may come a moment later, or, if it is not the first time, not at all.
+        with suppress(AssertionError):
+            wait_until(lambda: faults.passed(self.log).get(name, 0) >= int(count), name, timeout=2)
+            return True
+        return False
 
     def begin_brief(self) -> None:
         """A task that will end while no service is there."""
