@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shim.bundles import unpack
 from shim.driver import ShimHost, TaskError
 from support.leftovers import mounts_below
 
@@ -16,9 +17,9 @@ pytestmark = [pytest.mark.root, pytest.mark.peers]
 SNAPSHOTS = "io.containerd.snapshotter.v1.overlayfs/snapshots"
 
 
-def overlay(host: ShimHost, count: int, folder: str = SNAPSHOTS) -> dict[str, Any]:
+def overlay(host: ShimHost, count: int, image: Path) -> dict[str, Any]:
     """An overlay of so many layers, each with a file of its own, over the image."""
-    top = host.base / folder
+    top = host.base / SNAPSHOTS
     names = [top / str(number) / "fs" for number in range(count - 1)]
     for number, name in enumerate(names):
         name.mkdir(parents=True)
@@ -26,17 +27,26 @@ def overlay(host: ShimHost, count: int, folder: str = SNAPSHOTS) -> dict[str, An
     upper, work = top / "upper/fs", top / "upper/work"
     upper.mkdir(parents=True)
     work.mkdir()
-    layers = ":".join(map(str, [*names, host.rootfs]))
+    layers = ":".join(map(str, [*names, image]))
     options = ["index=off", f"workdir={work}", f"upperdir={upper}", f"lowerdir={layers}"]
     return {"type": "overlay", "source": "overlay", "options": options}
 
 
-@pytest.mark.parametrize("count", [120, 499], ids=["by-short-names", "one-by-one"])
-def test_an_overlay_of_many_layers(warm_host: ShimHost, count: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "beside"),
+    [(120, True), (120, False), (500, False)],
+    ids=["by-short-names", "one-by-one", "500"],
+)
+def test_an_overlay_of_many_layers(warm_host: ShimHost, count: int, beside: bool) -> None:
+    """With the image beside the others, what they have in common is all but a few bytes of a name."""
+    image = warm_host.rootfs
+    if beside:
+        image = warm_host.base / SNAPSHOTS / "image/fs"
+        unpack(image)
     script = f"ls -d /of-* | wc -l; test -e /of-{count - 2} && echo last; pwd > /written"
     bundle = warm_host.bundle("c1", ["sh", "-c", script], root={"path": "rootfs"})
     shim = warm_host.start(bundle)
-    shim.create(rootfs=[overlay(warm_host, count)])
+    shim.create(rootfs=[overlay(warm_host, count, image)])
     assert shim.run_to_exit() == 0
     assert bundle.streams["stdout"].read_all().split() == [b"%d" % (count - 1), b"last"]
     assert (warm_host.base / SNAPSHOTS / "upper/fs/written").read_text() == "/\n"
@@ -49,7 +59,7 @@ def test_more_layers_than_the_kernel_stacks(warm_host: ShimHost) -> None:
     bundle = warm_host.bundle("c1", ["true"], root={"path": "rootfs"})
     shim = warm_host.start(bundle)
     with pytest.raises(TaskError) as caught:
-        shim.create(rootfs=[overlay(warm_host, 502)])
+        shim.create(rootfs=[overlay(warm_host, 502, warm_host.rootfs)])
     assert caught.value.code == 3
     assert "overlay of 502 layers: " in caught.value.message
     assert mounts_below(bundle.path) == []
