@@ -168,6 +168,19 @@ def test_both_write_the_same(both: list[Runtime], bundle: Bundle, name: str, wha
     assert mine == theirs
 
 
+def test_cpus_of_a_cgroup_whose_parent_is_new(both: list[Runtime], bundle: Bundle, name: str) -> None:
+    for runtime in both:
+        own = f"{name}-{runtime.program.name}"
+        bundle.linux["cgroupsPath"] = f"/{own}-above/{own}"
+        bundle.linux["resources"] = {"cpu": {"cpus": "0", "mems": "0"}}
+        try:
+            result = runtime("run", "--bundle", bundle.shell("grep Cpus_allowed_list /proc/self/status"), own)
+            assert (result.code, result.out.split()) == (0, ["Cpus_allowed_list:", "0"])
+        finally:
+            for above in cgroups_named(f"{own}-above"):
+                above.rmdir()
+
+
 UPDATES: dict[str, list[str]] = {
     "memory": ["--memory", "48m"],
     "memory and swap": ["--memory", "128M", "--memory-swap", "256M"],

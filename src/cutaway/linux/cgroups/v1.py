@@ -75,6 +75,8 @@ class ManagerV1(Manager):
         return made
 
     def _prepare(self, key: str, cpu: "Cpu | None") -> None:
+        if key == "cpuset":  # no CPU that those above have not
+            _inherit_cpuset(os.path.dirname(self._paths[key]))
         if cpu is not None:
             from cutaway.linux.cgroups import v1_limits
 
