@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from cutaway import errors
 from cutaway.engine.containerd_client import ContainerdClient
@@ -353,3 +355,30 @@ def test_registry_that_is_no_registry(victim: Victim) -> None:
         registry.on("", page)
 
     assert str(victim.pulls(prepare)) == "unsupported media type text/html"
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.text(max_size=5) | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+PLACES = st.sampled_from([("config",), ("layers",), ("config", "digest"), ("config", "size"), ("layers", 0)])
+
+
+@settings(
+    max_examples=20,
+    derandomize=True,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(PLACES, JUNK)
+def test_any_junk_in_a_manifest(victim: Victim, place: tuple[str | int, ...], junk: object) -> None:
+    document = json.loads(IMAGE.manifest().data)
+    holder = document
+    for step in place[:-1]:
+        holder = holder[step]
+    holder[place[-1]] = junk
+    failure = victim.pulls(lambda registry: registry.add_manifest(Blob(OCI_MANIFEST, to_json(document))))
+    # 1e20 is a whole number to JSON, so a size may also be too large, or not the blob's.
+    assert isinstance(failure, errors.InvalidArgument | errors.ResourceExhausted | errors.DataLoss)

@@ -46,7 +46,7 @@ def test_no_more_is_made_than_agreed() -> None:
                 enough.set()
             yield b"x"
 
-    ahead = Ahead(chunks(), depth=3)
+    ahead = Ahead(chunks(), size=3)
     assert enough.wait(10)
     ahead.close()  # the thread has ended: what was made is final
     assert made == 4  # three that lie there, and one that waited for room

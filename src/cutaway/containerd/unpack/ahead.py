@@ -7,17 +7,17 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
-# With chunks of a quarter of a MiB, as much as a file or two of a reader that is slow.
-DEPTH = 16
+# As much as a few files of a reader that is slow.
+SIZE = 4 << 20
 
 
 class Ahead:
-    """Chunks of an iterator, made before they are asked for. For one reader."""
+    """Chunks of an iterator, made before they are asked for: up to `size` bytes. For one reader."""
 
-    def __init__(self, chunks: Iterator[bytes], depth: int = DEPTH) -> None:
+    def __init__(self, chunks: Iterator[bytes], size: int = SIZE) -> None:
         self._chunks = chunks
         self._ready: deque[bytes] = deque()
-        self._depth = depth
+        self._limit, self._size = size, 0
         self._change = threading.Condition(threading.Lock())
         self._failure: BaseException | None = None
         self._ended = self._closed = False
@@ -34,9 +34,11 @@ class Ahead:
                 if self._ended:
                     return b""
                 self._change.wait()
-            if len(self._ready) == self._depth:
+            chunk = self._ready.popleft()
+            if self._size >= self._limit:
                 self._change.notify()
-            return self._ready.popleft()
+            self._size -= len(chunk)
+            return chunk
 
     def close(self) -> None:
         """Have the thread end, and wait for it."""
@@ -60,8 +62,9 @@ class Ahead:
     def _put(self, chunk: bytes) -> bool:
         """Hand a chunk over when there is room; False if nobody wants it any more."""
         with self._change:
-            while len(self._ready) >= self._depth and not self._closed:
+            while self._size >= self._limit and not self._closed:
                 self._change.wait()
             self._ready.append(chunk)
+            self._size += len(chunk)
             self._change.notify()
             return not self._closed

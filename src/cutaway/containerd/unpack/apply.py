@@ -15,16 +15,17 @@ import logging
 import os
 import stat
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from cutaway.containerd.snapshots import trees
 from cutaway.containerd.unpack import paths, whiteouts
 from cutaway.containerd.unpack.limits import Limits
-from cutaway.containerd.unpack.paths import Parts, Tree
+from cutaway.containerd.unpack.paths import Tree
 from cutaway.containerd.unpack.streams import Stream
 from cutaway.containerd.unpack.tar import Entry, Kind, entries, show
+from cutaway.containerd.unpack.times import DirectoryTimes
 from cutaway.containerd.unpack.whiteouts import Whiteouts
 from cutaway.errors import (
     CutawayError,
@@ -65,8 +66,10 @@ def apply(
     the entry.
     """
     limits = limits or Limits()
-    with closing(Tree(root, lowers)) as tree, closing(Stream(fd, limits.check_bytes)) as stream:
-        applier = _Applier(tree, stream, whiteouts.Overlay() if overlay else whiteouts.Removing(tree.root))
+    with ExitStack() as stack:
+        tree = stack.enter_context(closing(Tree(root, lowers)))
+        stream = stack.enter_context(closing(Stream(fd, limits.check_bytes)))
+        applier = stack.enter_context(closing(_Applier(tree, stream, _whiteouts(tree, overlay))))
         count = 0
         for entry in entries(stream):
             count += 1
@@ -78,12 +81,23 @@ def apply(
         return Applied(stream.finish(), stream.count, count)
 
 
+def _whiteouts(tree: Tree, overlay: bool) -> Whiteouts:
+    if overlay:
+        return whiteouts.Overlay()
+    with os.scandir(tree.root) as found:
+        empty = next(found, None) is None
+    return whiteouts.Nothing() if empty else whiteouts.Removing(tree.root)
+
+
 class _Applier:
     def __init__(self, tree: Tree, stream: Stream, hidden: Whiteouts) -> None:
         self._tree = tree
         self._stream = stream
         self._hidden = hidden
-        self._directories: list[tuple[Parts, int, int]] = []
+        self._directories = DirectoryTimes()
+
+    def close(self) -> None:
+        self._directories.close()
 
     def take(self, entry: Entry) -> None:
         try:
@@ -94,9 +108,9 @@ class _Applier:
     def finish(self) -> None:
         """Set the times of directories that are still there."""
         flags = paths.DIRECTORY | os.O_NOFOLLOW
-        for parts, atime, mtime in self._directories:
+        for path, atime, mtime in self._directories.all():
             try:
-                fd = paths.open_in_root(self._tree.root, b"/".join(parts), flags)
+                fd = paths.open_in_root(self._tree.root, path, flags)
             except OSError:
                 continue  # a later entry replaced it
             try:
@@ -120,7 +134,7 @@ class _Applier:
         if entry.kind is not Kind.FILE:
             _dress(folder, name, entry)
         if entry.kind is Kind.DIRECTORY:
-            self._directories.append((parts, *_times(entry)))
+            self._directories.add(b"/".join(parts), *_times(entry))
         self._hidden.made(folder, name)
 
     def _hide(self, folder: int, name: bytes, entry: Entry) -> None:

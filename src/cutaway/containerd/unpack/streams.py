@@ -27,8 +27,8 @@ _CHUNK = 256 << 10
 _SMALL = 64 << 10
 _GZIP = b"\x1f\x8b\x08"
 _ZSTD = b"\x28\xb5\x2f\xfd"
-# At most 32 MiB come of so many bytes.
-_ZSTD_STEP = 1 << 10
+# At most 16 MiB come of so many bytes.
+_ZSTD_STEP = 1 << 9
 _GZIP_WBITS = 31  # zlib's sum of 15 bits of window and 16 for a gzip header
 
 

@@ -79,6 +79,19 @@ class Overlay:
                 os.close(inner)
 
 
+class Nothing:
+    """For an empty directory: there are no layers below that could have anything."""
+
+    def gone(self, folder: int, name: bytes, entry: Entry) -> None:
+        pass
+
+    def opaque(self, folder: int) -> None:
+        pass
+
+    def made(self, folder: int, name: bytes) -> None:
+        pass
+
+
 class Removing:
     """For a directory that holds the layers below as well.
 
