@@ -182,8 +182,11 @@ def test_streams_outlive_the_daemon(on: Rig) -> None:
         assert reader.line() == "got three"
         on.tasks("CloseIO", container_id="lasting", stdin=True)
         assert on.tasks("Wait", container_id="lasting").exit_status == 4
+    socket = Path((on.bundle("lasting") / "address").read_text().removeprefix("unix://"))
+    assert socket.exists()
     assert on.drop("lasting") == 4
     assert_nothing_left(on, "lasting")
+    wait_until(lambda: not socket.exists(), "the shim's socket is gone")
 
 
 def test_update_changes_what_metrics_show(on: Rig) -> None:
