@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import grpc
 
@@ -12,6 +15,7 @@ from containerd.client import LAYER, WRITE, Client, digest_of
 from containerd.task_rig import Refused, Rig
 from cutaway.pb import content_pb2, images_pb2, leases_pb2, mount_pb2
 from cutaway.pb.content_pb2 import WriteContentRequest
+from support.process import wait_until
 
 LEASE = "pull"
 ROOT_LABEL = {"containerd.io/gc.root": "x"}
@@ -114,9 +118,12 @@ class Storage:
 
 
 class Tasks:
-    """A container is made, runs, runs another process, is killed and removed; a second one ends of itself."""
+    """A container is made, runs, runs another process, is killed and removed; a second one ends of itself.
 
-    ids = ("first", "second")
+    A third one loses its shim, and the service cleans up after that.
+    """
+
+    ids = ("first", "second", "third")
 
     def run(self, on: Rig) -> None:
         self._create(on, "first", "sleep", "1000")
@@ -134,6 +141,10 @@ class Tasks:
         except grpc.RpcError as error:
             raise Refused(error) from None
         assert on.drop("second") == EXIT_CODE
+        self._create(on, "third", "sleep", "1000")
+        kill_shim(on.tasks("Start", container_id="third").pid)
+        wait_until(lambda: "third" not in on.statuses(), "the task is gone")
+        on.containers("Delete", id="third")
 
     def _create(self, on: Rig, id: str, *args: str) -> None:
         spec = on.spec(id, args)
@@ -163,6 +174,13 @@ class Tasks:
             except Refused as error:
                 if error.code != "NOT_FOUND":
                     raise
+
+
+def kill_shim(pid: int) -> None:
+    """Kill the shim whose task's first process this is."""
+    shim = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    assert b"shim" in Path(f"/proc/{shim}/cmdline").read_bytes()
+    os.kill(shim, signal.SIGKILL)
 
 
 Scenario = Storage | Tasks
