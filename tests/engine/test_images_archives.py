@@ -123,6 +123,26 @@ def test_round_trip_keeps_the_digest_and_every_tag(rig: Stack, base_dir: Path) -
     rig.docker("rmi", "again:1")
 
 
+def test_names_win_over_ids_and_ids_bring_no_name(rig: Stack, base_dir: Path) -> None:
+    rig.docker("tag", "busybox", "cafe:1")
+    identity = rig.docker("image", "inspect", "-f", "{{.Id}}", "busybox").strip()
+    told = {}
+    for name in ("cafe", "cafe:1", identity, identity[7:19]):
+        with tarfile.open(save(rig, base_dir, name)) as opened:
+            (item,) = json.loads(_content(opened, "manifest.json"))
+        assert item["Config"] == f"blobs/{identity.replace(':', '/')}"
+        told[name] = item["RepoTags"]
+    assert list(told.values()) == [["cafe:1"], ["cafe:1"], None, None]
+    with tarfile.open(save(rig, base_dir, "busybox", "cafe", identity)) as opened:
+        (item,) = json.loads(_content(opened, "manifest.json"))
+    assert item["RepoTags"] == ["busybox:latest", "cafe:1"]
+    assert rig.fails("save", "-o", str(base_dir / "none"), "busybox", "nope")[1].startswith(
+        "Error response from daemon: No such image: nope"
+    )
+    assert not (base_dir / "none").exists()
+    rig.docker("rmi", "cafe:1")
+
+
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, zstandard.compress])
 def test_compressed_archives(rig: Stack, base_dir: Path, compress: Callable[[bytes], bytes]) -> None:
     file = base_dir / "packed"

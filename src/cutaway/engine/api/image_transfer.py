@@ -55,10 +55,8 @@ def routes(images: ImageService, tell: Tell) -> list[web.RouteDef]:
         return await _save(request, [request.match_info["name"]])
 
     async def _save(request: web.Request, names: Sequence[str]) -> web.StreamResponse:
-        response = await send_tar(request, await images.save(names))
-        for name in names:
-            tell("save", (await images.resolve(name)).id, {"name": name})
-        return response
+        pieces = await images.save(names, lambda image_id: tell("save", image_id, {"name": image_id}))
+        return await send_tar(request, pieces)
 
     return [
         web.post("/images/load", load),

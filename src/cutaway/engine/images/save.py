@@ -60,27 +60,25 @@ class Saver:
 
     async def _add(self, text: str, wanted: dict[str, _Wanted]) -> None:
         """One argument: a tag stands for itself, a name without one for all its tags, an ID for no tag."""
-        by_id = reference.is_id_prefix(text)
-        found = None if by_id else await self._tags_of(text)
-        if found:
+        if found := await self._tags_of(text):
             for tag, image in found:
                 wanted.setdefault(image.id, _Wanted(image)).tags[str(tag)] = tag
             return
         image = await self._store.find(text)
-        entry = wanted.setdefault(image.id, _Wanted(image))
-        named = reference.parse(text).with_default_tag() if not by_id else None
-        if named and str(named) in image.names and not named.digest:
-            entry.tags[str(named)] = named
+        wanted.setdefault(image.id, _Wanted(image))
 
     async def _tags_of(self, text: str) -> list[tuple[Reference, Image]]:
+        """The tags that a name means; none for an ID, a digest, or what is not here."""
+        if text.startswith("sha256:") or reference.is_full_id(text):
+            return []
         named = reference.parse(text)
-        if named.tag or named.digest:
+        if named.digest:
             return []
         return [
             (entry, image)
             for image in await self._store.images()
             for entry in image.references
-            if entry.name == named.name and not entry.digest
+            if entry.name == named.name and not entry.digest and named.tag in ("", entry.tag)
         ]
 
     async def write(self, plan: Plan) -> AsyncIterator[bytes]:
@@ -108,6 +106,11 @@ class Plan:
 
     images: list[_Wanted]
     blobs: dict[str, Descriptor]
+
+    @property
+    def image_ids(self) -> list[str]:
+        """The images, in the order they were asked for."""
+        return [entry.image.id for entry in self.images]
 
     def documents(self) -> dict[str, bytes]:
         """The files that lead to the blobs, by name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Self
 
 from cutaway import errors
@@ -185,9 +185,17 @@ class ImageService:
         """Bring in the images of an archive; see `Loader.load`."""
         return tuple(await self._loader.load(pieces, progress, quiet=quiet))
 
-    async def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
-        """An archive of images by name or ID. Raises `NotFound` before there is anything to iterate over."""
-        return self._saver.write(await self._saver.plan(names))
+    async def save(
+        self, names: Sequence[str], found: Callable[[str], None] = lambda image_id: None
+    ) -> AsyncIterator[bytes]:
+        """An archive of images by name or ID; `found` is told the ID of each.
+
+        Raises `NotFound` before there is anything to iterate over.
+        """
+        plan = await self._saver.plan(names)
+        for image_id in plan.image_ids:
+            found(image_id)
+        return self._saver.write(plan)
 
     async def push(
         self, named: Reference, auth: Credentials = ANONYMOUS, progress: Progress = silent
