@@ -40,16 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{word}: {meaning}")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
-    """Keep a module's tests on one of xdist's workers, as its daemons are; a group of its own wins.
-
-    A wrapper, because xdist reads the groups in a hook of its own that is first among the others.
-    """
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a module's tests on one of xdist's workers, as its daemons are; a group of its own wins."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(str(item.path)))
-    yield
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
