@@ -51,6 +51,8 @@ esac
 @pytest.fixture(scope="module", params=[RealContainerd, OurContainerd])
 def on(request: pytest.FixtureRequest) -> Iterator[Rig]:
     with beside(request.param) as rig:
+        with Client(rig.daemon.address, rig.namespace) as client:
+            client.lease(LEASE)
         yield rig
 
 
@@ -77,8 +79,13 @@ def named(folder: str) -> Any:
     return Any(type_url="containerd.runc.v1.CheckpointOptions", value=value)
 
 
+LEASE = "checkpoints"
+
+
 def checkpoint(on: Rig, id: str, options: Any | None = None) -> list[Descriptor]:
-    return list(on.tasks("Checkpoint", container_id=id, options=options).descriptors)
+    """Under a lease, as clients do it: nothing else keeps what is made."""
+    lease = (("containerd-lease", LEASE),)
+    return list(on.tasks("Checkpoint", metadata=lease, container_id=id, options=options).descriptors)
 
 
 def test_a_checkpoint_is_content_and_a_task_is_made_from_it(on: Rig, base: Path) -> None:

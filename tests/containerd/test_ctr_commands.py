@@ -150,7 +150,6 @@ containers rm long
 snapshots rm long
 tasks kill -s SIGNOPE long
 tasks kill --exec-id none long
-tasks kill -s KILL --all long
 tasks delete --force long
 tasks delete long
 containers rm long
