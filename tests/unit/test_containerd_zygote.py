@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
 
-from cutaway.containerd import zygote
+from cutaway.containerd import interpreter, zygote
 from cutaway.containerd.zygote import Zygote
 from cutaway.errors import Unavailable
 
@@ -73,6 +76,41 @@ def test_requests_run_at_once() -> None:
     async def body(forking: Zygote) -> None:
         found = await asyncio.gather(*(ask(forking, "-v") for _ in range(20)))
         assert [code for code, _ in found] == [0] * 20
+
+    with_zygote(body)
+
+
+def test_zygote_is_executed_from_a_file_that_nobody_can_write_to() -> None:
+    """CVE-2019-5736: what it forks goes into containers, and `/proc/PID/exe` there leads to this file."""
+
+    async def body(forking: Zygote) -> None:
+        file = f"/proc/{forking.pid}/exe"
+        assert (await ask(forking, "-v"))[0] == 0
+        assert os.readlink(file) == "/memfd:cutaway-python (deleted)"
+        executed = os.open(file, os.O_RDONLY)
+        try:
+            assert fcntl.fcntl(executed, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE
+            assert os.pread(executed, 4, 0) == b"\x7fELF"
+        finally:
+            os.close(executed)
+
+    with_zygote(body)
+
+
+@pytest.mark.parametrize("hindrance", ["copy", "start"])
+def test_zygote_without_a_sealed_copy_works_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, hindrance: str
+) -> None:
+    def fail(_: object) -> bool:
+        if hindrance == "copy":
+            raise OSError(errno.EACCES, "vm.memfd_noexec")
+        return False
+
+    monkeypatch.setattr(interpreter, "_copy" if hindrance == "copy" else "_starts", fail)
+
+    async def body(forking: Zygote) -> None:
+        assert (await ask(forking, "-v"))[0] == 0
+        assert os.readlink(f"/proc/{forking.pid}/exe") == os.path.realpath(sys.executable)
 
     with_zygote(body)
 

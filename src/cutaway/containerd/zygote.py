@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -24,7 +25,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from cutaway.containerd import open_files
+from cutaway.containerd import interpreter, open_files
 from cutaway.errors import Unavailable
 from cutaway.faults import point
 
@@ -51,6 +52,7 @@ class Zygote:
         self._number = 0
         self._begun = 0.0
         self._closing = False
+        self._interpreter = interpreter.sealed_copy()
         self._begin()
 
     @property
@@ -99,6 +101,9 @@ class Zygote:
         self._closing = True
         process = self._process
         self._abandon()
+        if self._interpreter is not None:
+            os.close(self._interpreter)
+            self._interpreter = None
         if process is None:
             return
         _reaped(process)
@@ -106,10 +111,15 @@ class Zygote:
     def _begin(self) -> None:
         """Start a process. By exec, so it is safe beside gRPC's threads as well ."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-I", "-m", MODULE, str(theirs.fileno())]
+        copy = self._interpreter
+        passed = [theirs.fileno()] if copy is None else [theirs.fileno(), copy]
         try:
             self._process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, cwd="/"
+                [sys.executable, "-I", "-m", MODULE, *map(str, passed)],
+                executable=None if copy is None else interpreter.path_of(copy),
+                pass_fds=passed,
+                stdin=subprocess.DEVNULL,
+                cwd="/",
             )
         except OSError as error:
             log.warning("no zygote, shims are executed: %s", error)

@@ -247,8 +247,10 @@ def _preload_runtime() -> None:
 
 
 def main(argv: list[str]) -> int:
-    """The zygote's own entry."""
+    """The zygote's own entry: the number of its socket, then those of descriptors that have served."""
     caller = socket.socket(fileno=int(argv[0]))
+    for spent in argv[1:]:
+        os.close(int(spent))
     caller.set_inheritable(False)
     processes.set_name("cutaway-zygote")
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # from a terminal, it is meant for the caller
