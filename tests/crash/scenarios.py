@@ -6,13 +6,12 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import grpc
 
 from containerd import layers
 from containerd.client import LAYER, WRITE, Client, digest_of
-from containerd.task_rig import Refused, Rig
+from containerd.task_rig import Refused, Rig, shims
 from cutaway.pb import content_pb2, images_pb2, leases_pb2, mount_pb2
 from cutaway.pb.content_pb2 import WriteContentRequest
 from support.process import wait_until
@@ -142,7 +141,8 @@ class Tasks:
             raise Refused(error) from None
         assert on.drop("second") == EXIT_CODE
         self._create(on, "third", "sleep", "1000")
-        kill_shim(on.tasks("Start", container_id="third").pid)
+        on.tasks("Start", container_id="third")
+        kill_shim(on, "third")
         wait_until(lambda: "third" not in on.statuses(), "the task is gone")
         on.containers("Delete", id="third")
 
@@ -176,11 +176,11 @@ class Tasks:
                     raise
 
 
-def kill_shim(pid: int) -> None:
-    """Kill the shim whose task's first process this is."""
-    shim = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    assert b"shim" in Path(f"/proc/{shim}/cmdline").read_bytes()
-    os.kill(shim, signal.SIGKILL)
+def kill_shim(on: Rig, id: str) -> None:
+    """Kill a task's shim, and the child of it that may still be ending."""
+    for pid in shims(on, id):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 Scenario = Storage | Tasks
