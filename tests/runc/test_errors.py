@@ -153,9 +153,9 @@ OURS: list[tuple[Change, str]] = [
     (lambda c: c["root"].update(path="/"), "invalid rootfs: the host's own root cannot be a container's"),
     (
         process(args=["a\0b"]),
-        "process.args[0]: a zero byte cannot be passed to a program",
+        "config.json:process.args[0]: a zero byte cannot be passed to a program",
     ),
-    (process(args=["\ud800"]), "process.args[0]: not a text that can be encoded"),
+    (process(args=["\ud800"]), "config.json:process.args[0]: not a text that can be encoded"),
     (process(env=["NOEQUALS"]), START + 'invalid environment variable: "NOEQUALS"'),
     (
         mount("/mnt", "none", "/etc", "bind", "idmap"),

@@ -12,6 +12,7 @@ import pytest
 
 from runc.bundles import Bundle, Runtime
 from runc.test_namespaces import map_ids
+from support.process import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
@@ -341,10 +342,16 @@ def test_a_device_that_is_there_already_is_taken(runtime: Runtime, bundle: Bundl
 
 
 def test_the_hosts_null_device_is_not_handed_in(ours: Runtime, bundle: Bundle, name: str) -> None:
-    """stdin is /dev/null: the container's, or a chmod through it would be everybody's. (runc's foreground
-    has a pipe there.)"""
-    script = "stat -L -c %i:%d /dev/null /proc/self/fd/0"
-    own, handed = out(ours, bundle.shell(script), name).split()
+    """stdin is /dev/null: the container's, or a chmod through it would be everybody's. (In the foreground
+    there is a pipe, as with runc.)"""
+    told = bundle.path / "told"
+    told.touch()
+    bundle.config["mounts"].append({"destination": "/told", "source": str(told), "options": ["bind", "rw"]})
+    (bundle.rootfs / "told").touch()
+    script = "stat -L -c %i:%d /dev/null /proc/self/fd/0 > /told; sleep 1000"
+    assert ours.detached("run", "--detach", "--bundle", bundle.shell(script), name).code == 0
+    wait_until(lambda: len(told.read_text().split()) == 2, "both are told")
+    own, handed = told.read_text().split()
     assert own == handed
 
 

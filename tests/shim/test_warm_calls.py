@@ -104,6 +104,7 @@ def spare_children(shim: Shim, pids: set[int]) -> set[int]:
 def test_a_child_is_ready_for_the_create_and_used_up_by_it(warm_host: ShimHost) -> None:
     """With our runtime as the shim's own default; the options name the same file."""
     shim = warm_host.start(warm_host.bundle("c1", ["sleep", "60"]))
+    wait_until(lambda: len(spare_children(shim, set())) == 1, "a child for the create")
     (spare,) = spare_children(shim, set())
     init = shim.create()
     assert has_ended(spare, 5)

@@ -77,7 +77,8 @@ def test_podman_without_root(podman: Podman, name: str, place: Path) -> None:
     assert (
         podman("run", "--detach", "--name", name, "--network", "none", "bb", "sleep", "1000").returncode == 0
     )
-    assert podman("exec", "--user", "5", name, "id").stdout == "uid=5 gid=0\n"
+    done = podman("exec", "--user", "5", name, "id")
+    assert done.stdout == "uid=5 gid=0\n", done
     assert podman("ps", "--format", "{{.Names}}").stdout == f"{name}\n"
     assert podman("rm", "--force", "--time", "0", name).returncode == 0
     assert podman("ps", "--all", "--quiet").stdout == ""

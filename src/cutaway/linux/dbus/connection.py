@@ -4,7 +4,7 @@ import os
 import socket
 import time
 
-from cutaway.errors import CutawayError, DeadlineExceeded, InvalidArgument, PermissionDenied, Unavailable
+from cutaway.errors import DeadlineExceeded, InvalidArgument, PermissionDenied, Unavailable, Unknown
 from cutaway.linux import libc
 from cutaway.linux.dbus import wire
 
@@ -19,7 +19,7 @@ TIMEOUT = 30.0  # seconds that an answer or a signal may take
 _MAX_LINE = 16384
 
 
-class DBusError(CutawayError):
+class DBusError(Unknown):
     """The other side's answer to a call was an error; `name` is D-Bus's."""
 
     def __init__(self, name: str, text: str) -> None:

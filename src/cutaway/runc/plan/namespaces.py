@@ -1,6 +1,7 @@
 """Which namespaces a container gets: new ones, others' by path, or the runtime's own."""
 
 from cutaway.linux import namespaces as kinds
+from cutaway.runc import rootless
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,9 +58,12 @@ class NamespacePlan:
     def needs_bridge(self) -> bool:
         """Whether a process in between must join or prepare something before init can be made.
 
-        Also for a new user namespace: the others belong to its root only if whoever makes them is that.
+        Also for a new user namespace: the others belong to its root only if whoever makes them is that. And
+        within a user namespace, where our own are somebody else's: who has left them may not come back.
         """
-        return not _FOR_A_MOMENT.issuperset(self.joined) or "time" in self.new or "user" in self.new
+        if not _FOR_A_MOMENT.issuperset(self.joined) or "time" in self.new or "user" in self.new:
+            return True
+        return bool(self.joined) and rootless.in_user_namespace()
 
     def host_root(self) -> tuple[int, int]:
         """The host's uid and gid that are 0 in the container."""

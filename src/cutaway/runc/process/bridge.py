@@ -10,6 +10,7 @@ import os
 
 from cutaway.errors import CutawayError, FailedPrecondition, Unknown
 from cutaway.linux import libc, namespaces, processes
+from cutaway.runc import rootless
 from cutaway.runc.plan.namespaces import JOIN_ORDER
 from cutaway.runc.plan.scheduling import set_initial_affinity
 from cutaway.runc.process import limits
@@ -166,8 +167,12 @@ class JoinProcess:
 
     @property
     def needs_bridge(self) -> bool:
-        """Whether more than the pid namespace must be entered, or set, before the process is cloned."""
-        return bool(self.cpus) or self.root >= 0 or self.joins("user") or self.joins("time")
+        """Whether more than the pid namespace must be entered, or set, before the process is cloned.
+
+        Or no way back: within a user namespace our own pid namespace is somebody else's (setns(2)).
+        """
+        more = bool(self.cpus) or self.root >= 0 or self.joins("user") or self.joins("time")
+        return more or (self.joins("pid") and rootless.in_user_namespace())
 
     def __enter__(self) -> None:
         """Have what is cloned now begin in the pid namespace; it enters the others itself."""
