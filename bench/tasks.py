@@ -18,8 +18,8 @@ SHIMS = 10  # that run while memory is read
 def task_life(base: Path, rounds: int) -> list[Row]:
     """Ours from the daemon down, beside containerd with its shim and runc."""
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(daemon(base / "o", OurContainerd, "io.containerd.cutaway.v1"))
-        real = stack.enter_context(daemon(base / "r", RealContainerd, "io.containerd.runc.v2"))
+        ours = stack.enter_context(daemon(base / "to", OurContainerd, "io.containerd.cutaway.v1"))
+        real = stack.enter_context(daemon(base / "tr", RealContainerd, "io.containerd.runc.v2"))
         for on in (ours, real):
             on.container("life", "true")
         times = alternate({"ours": life(ours), "real": life(real)}, rounds)
