@@ -48,6 +48,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Take xdist's group off the names of tests, or `--last-failed` would not find them again."""
+    if hasattr(report, "node"):  # we are the one that has workers
+        report.nodeid = report.nodeid.rpartition("@")[0] or report.nodeid
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("root"):
         need("root")

@@ -95,7 +95,7 @@ OPTIONS: dict[str, tuple[list[str], str]] = {
         ["-v", "/etc:/mnt/ro:ro", "-v", "named:/mnt/named", "--tmpfs", "/mnt/tmp:size=1m,mode=1770",
          "--cgroupns", "private"],
         "touch /mnt/ro/x; touch /mnt/named/x; ls /mnt/named; mount | grep ' /mnt/tmp '; stat -c %a /mnt/tmp; "
-        "grep ' /mnt' /proc/self/mountinfo | cut -d' ' -f5-7; "
+        "grep ' /mnt' /proc/self/mountinfo | cut -d' ' -f5-7 | sort; "
         "cut -d: -f3 /proc/self/cgroup | sort -u; ls /sys/fs/cgroup",
     ),
     "host namespaces and a terminal": (
@@ -192,7 +192,8 @@ def live(docker: RealDockerd, name: str, runtime: str) -> list[tuple[list[str], 
     limit = docker.docker("stats", "--no-stream", "--format", "{{.MemUsage}}", name).stdout
     story.append((["memory"], limit.partition(" / ")[2]))
     top = docker.docker("top", name, "-o", "pid,args").stdout.splitlines()
-    story.append((["top"], (top[0].split(), sorted(line.split(None, 1)[1] for line in top[1:])[-1])))
+    first = min(top[1:], key=lambda line: int(line.split()[0]))
+    story.append((["top"], (top[0].split(), first.split(None, 1)[1])))
     tell("kill", "-s", "USR1", "NAME")
     tell("wait", "NAME")
     tell("start", "NAME")
