@@ -18,18 +18,26 @@ if TYPE_CHECKING:
 
 def run_pull(invocation: Invocation, values: "Values", arguments: list[str]) -> int:
     """`pull NAME[:TAG|@DIGEST]`."""
-    wanted = reference.parse(arguments[0])
-    quiet = values.on("quiet")
+    wanted = meant(arguments[0], values)
+    pull(invocation.client, wanted, values.text("platform"), sys.stdout, quiet=values.on("quiet"))
+    print(str(wanted))
+    return 0
+
+
+def meant(text: str, values: "Values") -> reference.Reference:
+    """The image that is named, with the default tag, or with --all-tags the repository; says what it adds.
+
+    Raises `InvalidArgument`.
+    """
+    wanted = reference.parse(text)
     if values.on("all-tags"):
         if wanted.tag or wanted.digest:
             raise InvalidArgument("tag can't be used with --all-tags/-a")
     elif not wanted.tag and not wanted.digest:
         wanted = wanted.with_default_tag()
-        if not quiet:
+        if not values.on("quiet"):
             print("Using default tag: latest")
-    pull(invocation.client, wanted, values.text("platform"), sys.stdout, quiet=quiet)
-    print(str(wanted))
-    return 0
+    return wanted
 
 
 def pull(
@@ -46,18 +54,27 @@ def pull(
     headers = {"X-Registry-Auth": registry_header(wanted.domain)}
     response = client.request("POST", "/images/create", query, headers=headers)
     try:
-        if quiet:
-            for _ in Messages(response):
-                continue
-        elif out.isatty():
-            from cutaway.cli.progress import show_live
-
-            show_live(Messages(response), out)
-        else:
-            for message in Messages(response):
-                show_plain(message, out)
+        show(response, out, quiet=quiet)
     finally:
         client.done(response)
+
+
+def show(response: "Response", out: "TextIO", *, quiet: bool = False, live: bool = True) -> None:
+    """Show a progress stream: redrawn on a terminal if `live`, line by line elsewhere, not at all if `quiet`.
+
+    Raises what the daemon reports.
+    """
+    messages = Messages(response)
+    if quiet:
+        for _ in messages:
+            continue
+    elif live and out.isatty():
+        from cutaway.cli.progress import show_live
+
+        show_live(messages, out)
+    else:
+        for message in messages:
+            show_plain(message, out)
 
 
 class Messages:

@@ -5,9 +5,8 @@ import sys
 from cutaway.cli.client import path_segment
 from cutaway.cli.command import Command, Invocation
 from cutaway.cli.flags import Flag
-from cutaway.cli.pull import Messages, show_plain
+from cutaway.cli.pull import meant, show
 from cutaway.errors import InvalidArgument
-from cutaway.registry import reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,35 +17,21 @@ def run_push(invocation: Invocation, values: "Values", arguments: list[str]) -> 
     """`push NAME[:TAG]`."""
     from cutaway.cli.credentials import registry_header
 
-    wanted = reference.parse(arguments[0])
-    quiet = values.on("quiet")
-    if values.on("all-tags"):
-        if wanted.tag or wanted.digest:
-            raise InvalidArgument("tag can't be used with --all-tags/-a")
-    elif not wanted.tag and not wanted.digest:
-        wanted = wanted.with_default_tag()
-        if not quiet:
-            print("Using default tag: latest")
+    wanted = meant(arguments[0], values)
     if wanted.digest:
         raise InvalidArgument("cannot push a digest reference")
     query = {"tag": wanted.tag} if wanted.tag else {}
-    headers = {"X-Registry-Auth": registry_header(wanted.domain) or "e30="}
-    client = invocation.client
+    headers = {"X-Registry-Auth": registry_header(wanted.domain)}
+    client, quiet = invocation.client, values.on("quiet")
     response = client.request(
         "POST", f"/images/{path_segment(wanted.familiar_name)}/push", query, headers=headers
     )
+    try:
+        show(response, sys.stdout, quiet=quiet)
+    finally:
+        client.done(response)
     if quiet:
-        for _ in Messages(response):
-            continue
         print(str(wanted))
-    elif sys.stdout.isatty():
-        from cutaway.cli.progress import show_live
-
-        show_live(Messages(response), sys.stdout)
-    else:
-        for message in Messages(response):
-            show_plain(message, sys.stdout)
-    client.done(response)
     return 0
 
 

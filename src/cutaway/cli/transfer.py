@@ -6,7 +6,7 @@ import sys
 from cutaway.cli.client import path_segment
 from cutaway.cli.command import UNLIMITED, Command, Invocation
 from cutaway.cli.flags import Flag
-from cutaway.cli.pull import Messages, show_plain
+from cutaway.cli.pull import show
 from cutaway.errors import InvalidArgument, Unknown
 from cutaway.registry import reference
 
@@ -92,13 +92,7 @@ def run_load(invocation: Invocation, values: "Values", arguments: list[str]) -> 
         response = invocation.client.upload(
             "/images/load", {"quiet": "0" if live else "1"}, source, headers=TAR
         )
-        if live:
-            from cutaway.cli.progress import show_live
-
-            show_live(Messages(response), sys.stdout)
-        else:
-            for message in Messages(response):
-                show_plain(message, sys.stdout)
+        show(response, sys.stdout, live=live)
     invocation.client.done(response)
     return 0
 
@@ -119,8 +113,7 @@ def run_import(invocation: Invocation, values: "Values", arguments: list[str]) -
         query[0] = ("fromSrc", "-")
         with _source(origin) as source:
             response = invocation.client.upload("/images/create", query, source, headers=TAR)
-    for message in Messages(response):
-        show_plain(message, sys.stdout)
+    show(response, sys.stdout, live=False)
     invocation.client.done(response)
     return 0
 

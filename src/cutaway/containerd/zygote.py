@@ -40,6 +40,10 @@ MIN_LIFE = 5.0
 CLOSE_SECONDS = 2.0
 
 
+class ZygoteEnded(Unavailable):
+    """It has died over a request, which may have been carried out or not."""
+
+
 class Zygote:
     """The forking process. Starts are concurrent; the process ends when this end is closed."""
 
@@ -77,7 +81,7 @@ class Zygote:
         """Fork, run the shim's command to its end and return its exit code.
 
         None when the zygote could not be asked (gone, or too busy to take another request) or has refused:
-        nothing has run. Raises `Unavailable` when it has died since; the command may then have run or not.
+        nothing has run. Raises `ZygoteEnded` when it has died since; the command may then have run or not.
         """
         if not self.usable() or self._connection is None:
             return None
@@ -180,7 +184,7 @@ class Zygote:
         self._connection = None
         for waiting in self._waiting.values():
             if not waiting.done():
-                waiting.set_exception(Unavailable("zygote has ended"))
+                waiting.set_exception(ZygoteEnded("zygote has ended"))
         self._process = None
 
 

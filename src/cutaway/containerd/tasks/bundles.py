@@ -32,7 +32,6 @@ from cutaway.faults import point
 PLUGIN = "io.containerd.runtime.v2.task"
 BINARY = "shim-binary-path"
 BOOTSTRAP = "bootstrap.json"
-CLEARED = "runtime.deleted"
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,6 @@ class Bundle:
             return (self.path / name).read_text().strip()
         except (OSError, UnicodeDecodeError):
             return ""
-
-    @property
-    def is_cleared(self) -> bool:
-        """Whether our own shim has noted that nothing of the container is left."""
-        return (self.path / CLEARED).exists()
 
     def create(self, spec: bytes, binary: str) -> None:
         """Make the directories. Raises `AlreadyExists`; a failure leaves nothing."""

@@ -15,7 +15,6 @@ from cutaway.containerd.bus import Bus, Event, event_now
 from cutaway.containerd.services.convert import timestamp
 from cutaway.containerd.tasks.bundles import Bundle
 from cutaway.containerd.tasks.launch import Launcher
-from cutaway.containerd.tasks.runtimes import is_ours
 from cutaway.containerd.tasks.shim import Shim
 from cutaway.containerd.workers import Workers
 from cutaway.errors import Aborted, CutawayError
@@ -59,11 +58,7 @@ class Endings:
             hangs = not shim.client.ended
             log.debug("%s: shutdown: %s", shim.id, error)
         shim.close()
-        if not hangs and is_ours(shim.binary) and shim.bundle.is_cleared:
-            # What `delete` would look at first, and then do nothing.
-            await self.remove(shim.bundle)
-        else:
-            await self.clear(shim.bundle, shim.binary, evict=hangs)
+        await self.clear(shim.bundle, shim.binary, evict=hangs)
 
     async def clear(self, bundle: Bundle, binary: str, *, evict: bool = False) -> shim_pb2.DeleteResponse:
         """Let the binary clean up and remove the bundle.

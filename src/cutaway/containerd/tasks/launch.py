@@ -19,7 +19,7 @@ from cutaway.containerd.tasks import endpoint
 from cutaway.containerd.tasks.bundles import Bundle
 from cutaway.containerd.tasks.endpoint import Endpoint
 from cutaway.containerd.tasks.runtimes import is_ours
-from cutaway.containerd.zygote import Zygote
+from cutaway.containerd.zygote import Zygote, ZygoteEnded
 from cutaway.errors import Aborted, CutawayError, DeadlineExceeded, Unavailable, Unknown
 from cutaway.faults import point
 from cutaway.trace import context, spans
@@ -65,8 +65,19 @@ class Launcher:
     async def delete(self, binary: str, bundle: Bundle) -> bytes:
         """Let the shim's binary clean up; returns its serialized DeleteResponse.
 
-        Raises as `start`, and `Aborted` when it was killed at it.
+        A command that dies with the zygote may have run or not; this one may be repeated, and is. Raises as
+        `start`, and `Aborted` when it was killed at it.
         """
+        try:
+            return await self._delete(binary, bundle)
+        except ZygoteEnded as error:
+            log.info("%s/%s: delete, once more: %s", bundle.namespace, bundle.id, error)
+        try:
+            return await self._delete(binary, bundle)
+        except ZygoteEnded as error:
+            raise Aborted(f"{binary} delete: {error}") from None
+
+    async def _delete(self, binary: str, bundle: Bundle) -> bytes:
         arguments = [*self._arguments(bundle), "-bundle", str(bundle.path), "delete"]
         with (
             spans.span("shim delete", kind=spans.CLIENT, binary=binary, bundle=str(bundle.path)),
