@@ -161,7 +161,7 @@ def test_second_image_that_lies_takes_the_first_along(stack: Stack) -> None:
 
 
 def test_bomb_ends_at_its_limit(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cutaway.engine.images.spool.FREE_GROWTH", 1 << 20)
+    monkeypatch.setattr("cutaway.oci.archive.spool.FREE_GROWTH", 1 << 20)
     refuse(stack, gzip.compress(bytes(64 << 20), mtime=0), "grows beyond")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from cutaway.engine.images.tarfiles import Member
+from cutaway.oci.archive.tarfiles import Member
 from cutaway.oci.image_spec import Descriptor, Manifest
 from cutaway.registry.reference import Reference
 

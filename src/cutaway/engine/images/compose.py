@@ -18,9 +18,9 @@ from cutaway.engine.images.install import Installer
 from cutaway.engine.images.load import UNCOMPRESSED
 from cutaway.engine.images.model import Image
 from cutaway.engine.images.snapshots import Snapshots
-from cutaway.engine.images.spool import MAGIC_SIZE, PIECE, compression_of, decompressed, expanded, spooled_raw
 from cutaway.engine.timestamps import now_ns, rfc3339
 from cutaway.oci import document
+from cutaway.oci.archive.spool import MAGIC_SIZE, PIECE, compression_of, decompressed, expanded, spooled_raw
 from cutaway.oci.image_spec import (
     DOCKER_LAYER,
     DOCKER_LAYER_GZIP,

@@ -18,9 +18,9 @@ from cutaway.engine.images.archived import (
     to_json,
 )
 from cutaway.engine.images.content import MAX_DOCUMENT
-from cutaway.engine.images.spool import MAGIC_SIZE, compression_of
-from cutaway.engine.images.tarfiles import Archive, Member
 from cutaway.oci import document
+from cutaway.oci.archive.spool import MAGIC_SIZE, compression_of
+from cutaway.oci.archive.tarfiles import Archive, Member
 from cutaway.oci.document import field
 from cutaway.oci.image_spec import (
     DOCKER_CONFIG,

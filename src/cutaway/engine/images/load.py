@@ -15,8 +15,8 @@ from cutaway.engine.images.archived import ArchivedImage, ArchivedLayer
 from cutaway.engine.images.install import Installer
 from cutaway.engine.images.model import Image
 from cutaway.engine.images.progress import LayerProgress, Progress, stream
-from cutaway.engine.images.spool import spooled
-from cutaway.engine.images.tarfiles import Archive
+from cutaway.oci.archive.spool import spooled
+from cutaway.oci.archive.tarfiles import Archive
 from cutaway.trace import spans
 
 UNCOMPRESSED: Final = "containerd.io/uncompressed"

@@ -17,8 +17,8 @@ from cutaway.engine.images.archived import (
     labels_of,
 )
 from cutaway.engine.images.content import MAX_DOCUMENT
-from cutaway.engine.images.tarfiles import Archive
 from cutaway.oci import document
+from cutaway.oci.archive.tarfiles import Archive
 from cutaway.oci.image_spec import CONFIG_TYPES, INDEX_TYPES, MANIFEST_TYPES, Descriptor, Index
 from cutaway.registry import reference
 from cutaway.registry.client.manifests import Fetched, read_index, read_manifest

@@ -1,0 +1,1 @@
+"""Image archives as both daemons read them: a tar file in place, and what has to be done to get one."""
