@@ -40,6 +40,7 @@ class Tree:
         self.fill(root)
         monkeypatch.setattr(files, "write", self.write)
         monkeypatch.setattr(files, "make", self.make)
+        monkeypatch.setattr(files, "is_cgroupfs", lambda fd: True)
 
     def fill(self, folder: Path) -> None:
         for name in FILES.split():

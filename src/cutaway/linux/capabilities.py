@@ -87,21 +87,30 @@ def last_cap() -> int:
 
 
 def _read_last_cap() -> int:
-    """From /proc/sys/kernel/cap_last_cap."""
+    """From /proc/sys/kernel/cap_last_cap, if the kernel itself agrees: a file that lies would leave what is
+    above in the bounding set."""
     try:
         fd = os.open("/proc/sys/kernel/cap_last_cap", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return _probe_last_cap()
     try:
-        return int(os.read(fd, 16))
+        told = os.read(fd, 16).strip()
     finally:
         os.close(fd)
+    if told.isdigit() and _has(int(told)) and not _has(int(told) + 1):
+        return int(told)
+    return _probe_last_cap()
+
+
+def _has(number: int) -> bool:
+    """Whether the kernel has a capability of that number (capabilities(7)): EINVAL says that it has not."""
+    return bool(_libc().prctl(_PR_CAPBSET_READ, number, 0, 0, 0) >= 0)
 
 
 def _probe_last_cap() -> int:
-    """Without /proc: the kernel answers EINVAL for the first number it does not have."""
+    """Without that file."""
     number = 0
-    while _libc().prctl(_PR_CAPBSET_READ, number, 0, 0, 0) >= 0:
+    while _has(number):
         number += 1
     return number - 1
 

@@ -2,13 +2,17 @@
 
 A write to `/proc/self/...` in a file system that somebody else arranged may land elsewhere: on another file
 of procfs (`/proc/sysrq-trigger`), or in one that keeps it and does nothing (CVE-2019-16884, CVE-2025-52881).
-So the file is opened through no symbolic link, and must lie on procfs.
+So the file is opened through no symbolic link and no mount, and must lie on procfs. Where something is
+mounted over a part of /proc, lxcfs or the bind of a container manager, a procfs of our own is asked instead.
 """
 
 import os
 
 from cutaway.errors import PermissionDenied
-from cutaway.linux import libc, paths
+from cutaway.linux import libc, mounts, paths
+
+_EXDEV = 18
+_RESOLVE = paths.RESOLVE_BENEATH | paths.RESOLVE_NO_SYMLINKS | paths.RESOLVE_NO_XDEV
 
 
 def open_file(path: str, flags: int, proc: int | None = None) -> int:
@@ -20,24 +24,43 @@ def open_file(path: str, flags: int, proc: int | None = None) -> int:
     try:
         if paths.filesystem(root) != paths.PROC_MAGIC:
             raise PermissionDenied(f"open {path}: /proc is not procfs")
-        name = path.removeprefix("/proc/")
-        if name.startswith("self/"):
-            name = os.readlink("self", dir_fd=root) + name[4:]
-        fd = _beneath(root, name, flags, path)
+        fd = _beneath(root, path, flags)
+    except OSError as error:
+        if error.errno != _EXDEV:
+            raise
+        fd = _in_a_procfs_of_our_own(path, flags)
     finally:
         if proc is None:
             os.close(root)
     if paths.filesystem(fd) != paths.PROC_MAGIC:
         os.close(fd)
-        raise PermissionDenied(f"open {path}: something else is mounted on it")
+        raise PermissionDenied(f"open {path}: it is not of procfs")
     return fd
 
 
-def _beneath(root: int, name: str, flags: int, path: str) -> int:
+def _beneath(root: int, path: str, flags: int) -> int:
+    name = path.removeprefix("/proc/")
     try:
-        return paths.openat2(root, name, flags, paths.RESOLVE_BENEATH | paths.RESOLVE_NO_SYMLINKS)
+        if name.startswith("self/"):
+            name = os.readlink("self", dir_fd=root) + name[4:]
+        return paths.openat2(root, name, flags, _RESOLVE)
     except OSError as error:
         libc.fail(error.errno or 0, f"open {path}")
+
+
+def _in_a_procfs_of_our_own(path: str, flags: int) -> int:
+    """One that is mounted nowhere, so that nothing can be mounted on it (fsopen(2))."""
+    try:
+        root = mounts.filesystem("proc", "proc", 0, [], shown="nowhere")
+    except OSError as error:
+        raise PermissionDenied(
+            f"open {path}: something else is mounted on it, and a procfs of our own cannot be had: "
+            f"{libc.words(error.errno or 0)}"
+        ) from None
+    try:
+        return _beneath(root, path, flags)
+    finally:
+        os.close(root)
 
 
 def write(path: str, text: bytes, proc: int | None = None) -> None:

@@ -1,5 +1,8 @@
 """Reading and writing the small files of cgroupfs, with errors that carry operation, path and data.
 
+What is opened must be cgroupfs: below a path that somebody else has a hand in, a link or a mount may lead a
+limit into a file that keeps it and does nothing (CVE-2025-52881).
+
 The kernel's answers become our error classes here and nowhere else: a value it finds invalid is the
 configuration's fault, one it finds busy is the cgroup's state, a missing file a controller that this
 kernel or this cgroup lacks.
@@ -18,12 +21,13 @@ from cutaway.errors import (
     Unavailable,
     Unknown,
 )
-from cutaway.linux import libc, patience
+from cutaway.linux import libc, paths, patience
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_MAGIC = (paths.CGROUP_MAGIC, paths.CGROUP2_MAGIC)
 BUSY_FOR = 1.0  # seconds that a dying process may take to leave its cgroup
 
 _CLASSES: "dict[int, type[CutawayError]]" = {
@@ -119,9 +123,23 @@ def _write(path: str, data: str, shown: str) -> None:
 
 def _open(path: str, flags: int) -> int:
     try:
-        return os.open(path, flags | os.O_CLOEXEC)
+        fd = os.open(path, flags | os.O_CLOEXEC)
     except OSError as error:
         raise failure(f"open {path}", error) from None
+    if is_cgroupfs(fd):
+        return fd
+    os.close(fd)
+    raise PermissionDenied(f"open {path}: it is not a file of a cgroup file system")
+
+
+def is_cgroupfs(fd: int) -> bool:
+    """Whether a descriptor lies on a cgroup file system, v1 or v2. Raises OSError."""
+    return paths.filesystem(fd) in _MAGIC
+
+
+def open_tasks(directory: str) -> int:
+    """A v1 cgroup's `tasks`, for a process to move itself there."""
+    return _open(f"{directory}/tasks", os.O_WRONLY)
 
 
 def write_pid(directory: str, pid: int) -> None:

@@ -6,6 +6,7 @@ What this systemd does not know, or has no property for, is written to the cgrou
 import os
 
 from cutaway.errors import InvalidArgument
+from cutaway.linux import smallfile
 from cutaway.linux.cgroups import devices as device_rules
 from cutaway.linux.cgroups import files
 from cutaway.linux.cgroups.devices import ANY
@@ -234,7 +235,7 @@ def _driver(kind: str, major: int) -> str:
     found = ""
     title = "Character devices:" if kind == "c" else "Block devices:"
     section = ""
-    for line in files.read("/proc/devices").splitlines():
+    for line in os.fsdecode(smallfile.read("/proc/devices")).splitlines():
         if line.endswith(":"):
             section = line
         elif section == title and line.split()[:1] == [str(major)]:

@@ -8,6 +8,7 @@ import select
 import time
 
 from cutaway.errors import CutawayError, FailedPrecondition, NotFound
+from cutaway.linux import smallfile
 from cutaway.linux.cgroups import detect, files
 from cutaway.linux.cgroups.base import Manager
 
@@ -81,7 +82,10 @@ class ManagerV2(Manager):
 
     def delegate(self, uid: int) -> None:
         """As cgroups(7), "Delegation", has it: the directory, and the files that the kernel names for it."""
-        names = files.read_or(DELEGATED, "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n").split()
+        try:
+            names = os.fsdecode(smallfile.read(DELEGATED)).split()
+        except FileNotFoundError:
+            names = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"]
         for path in (self.path, *(f"{self.path}/{name}" for name in names)):
             try:
                 os.chown(path, uid, -1)

@@ -9,6 +9,7 @@ moves itself through a v1 `tasks` file (Linux 5.6), and a process that is born i
 import os
 
 from cutaway.linux import processes
+from cutaway.linux.cgroups import files
 from cutaway.runc.plan.step import Here, Step
 
 
@@ -34,10 +35,10 @@ class EnterCgroups(Step):
     def open(self) -> None:
         """In the parent, when the cgroups exist: the kernel asks for the rights of who opened the file.
 
-        Raises OSError.
+        Raises the classes of `cutaway.errors`.
         """
         for directory in self.directories:
-            self._fds.append(os.open(f"{directory}/tasks", os.O_WRONLY | os.O_CLOEXEC))
+            self._fds.append(files.open_tasks(directory))
 
     def close(self) -> None:
         """In the parent, when the process has its own descriptors."""
