@@ -1,15 +1,21 @@
-"""The rig for attacks on the runtime: a bundle, ours to run it with, a piece of the host to leave alone."""
+"""The rigs for attacks: on the runtime, a bundle, ours to run it with, a piece of the host to leave alone;
+
+on the engine, something that pulls.
+"""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from attacks.victim import Victim
 from runc.bundles import Bundle, Runtime
 from support.leftovers import temporary_base
 from support.peers import VENV_BIN, need
+from support.stack import RealContainerd
 
 
 @pytest.fixture
@@ -46,3 +52,11 @@ def outside(place: Path) -> Path:
     path.mkdir()
     (path / "file").write_text("host\n")
     return path
+
+
+@pytest.fixture
+def victim(real_containerd: RealContainerd, request: pytest.FixtureRequest) -> Iterator[Victim]:
+    """In a namespace of the test's own; what was good is forgotten at its end."""
+    victim = Victim(real_containerd, f"attack-{zlib.crc32(request.node.name.encode()):08x}")
+    yield victim
+    victim.forget()

@@ -2,73 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from attacks.victim import CONFIG, IMAGE, LAYER, Victim
 from cutaway import errors
-from cutaway.engine.containerd_client import ContainerdClient
-from cutaway.engine.images import ImageService, ImageSettings
-from cutaway.registry.reference import parse
-from registry.fake import FakeRegistry, quick, small_image
+from registry.fake import FakeRegistry
 from support.images import OCI_INDEX, OCI_MANIFEST, Blob, to_json
-from support.stack import RealContainerd
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
-
-IMAGE = small_image("what was asked for")
-CONFIG, LAYER = IMAGE.blobs()
-
-Prepare = Callable[[FakeRegistry], Any]
-
-
-@dataclass
-class Victim:
-    """An image service over a real containerd, in a namespace of the test's own."""
-
-    containerd: RealContainerd
-    namespace: str
-
-    def pulls(self, prepare: Prepare, tag: str = "1") -> errors.CutawayError:
-        """Pull from a registry that was prepared; return the failure, after which nothing may be left."""
-        failure = asyncio.run(self._pull(prepare, tag))
-        text = str(failure)
-        assert text and "\n" not in text and len(text) < 1500
-        for words in (("images", "ls"), ("content", "active"), ("snapshots", "ls")):
-            assert "sha256" not in self.containerd.ctr(*words, namespace=self.namespace).stdout
-        return failure
-
-    async def _pull(self, prepare: Prepare, tag: str) -> errors.CutawayError:
-        client = ContainerdClient(os.fspath(self.containerd.address), self.namespace)
-        try:
-            async with FakeRegistry() as registry:
-                registry.add(IMAGE)
-                made = prepare(registry)
-                if isinstance(made, Awaitable):
-                    await made
-                async with ImageService(client, ImageSettings(registry=quick())) as images:
-                    with pytest.raises(errors.CutawayError) as caught:
-                        await asyncio.wait_for(images.pull(parse(registry.reference(tag))), 30)
-                    return caught.value
-        finally:
-            await client.close()
-
-
-@pytest.fixture
-def victim(real_containerd: RealContainerd, request: pytest.FixtureRequest) -> Iterator[Victim]:
-    victim = Victim(real_containerd, f"attack-{abs(hash(request.node.name)) % 10**8}")
-    yield victim
-    # What was good is kept by a lease, and containerd shares it with the namespaces of other tests.
-    for lease in victim.containerd.ctr("leases", "ls", "-q", namespace=victim.namespace).stdout.split():
-        victim.containerd.ctr("leases", "rm", "--sync", lease, namespace=victim.namespace)
 
 
 def manifest(**changes: object) -> Blob:

@@ -80,6 +80,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "hard link upwards": (Tar().add("evil", HARD, link="../../secret/file").bytes(), "evil"),
     "hard link to nothing": (Tar().add("evil", HARD, link="not/there").bytes(), "not/there"),
     "hard link to the root": (Tar().add("evil", HARD, link="/").bytes(), "evil"),
+    "hard link to itself": (Tar().add("evil").add("evil", HARD, link="evil").bytes(), "evil"),
     "hard link to a folder": (Tar().folder("f").add("evil", HARD, link="f").bytes(), "evil"),
     "whiteout of the folder": (Tar().add("a/.wh..").bytes(), "a/.wh.."),
     "whiteout of the parent": (Tar().add("a/.wh...").bytes(), "a/.wh..."),

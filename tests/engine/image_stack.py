@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from cutaway.engine.containerd_client import ContainerdClient
@@ -36,13 +37,20 @@ class Stack:
 
     def run(self, work: Work, settings: ImageSettings | None = None) -> None:
         async def main() -> None:
-            client = ContainerdClient(os.fspath(self.containerd.address), self.namespace)
-            service = ImageService(client, settings or ImageSettings(registry=quick()))
-            async with FakeRegistry() as registry, service:
+            async with FakeRegistry() as registry, self.service(settings) as service:
                 await asyncio.wait_for(work(service, registry), 60)
-            await client.close()
 
         asyncio.run(main())
+
+    @asynccontextmanager
+    async def service(self, settings: ImageSettings | None = None) -> AsyncIterator[ImageService]:
+        """An image service over the containerd."""
+        client = ContainerdClient(os.fspath(self.containerd.address), self.namespace)
+        try:
+            async with ImageService(client, settings or ImageSettings(registry=quick())) as service:
+                yield service
+        finally:
+            await client.close()
 
     def left(self) -> dict[str, str]:
         """What containerd holds: names, snapshots, unfinished writes."""

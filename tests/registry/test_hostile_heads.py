@@ -34,6 +34,14 @@ HEADS = {
     "chunk without end": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\nabc",
     "nul in location": b"HTTP/1.1 302 Found\r\nLocation: /a\x00b\r\nContent-Length: 0\r\n\r\n",
     "return in location": b"HTTP/1.1 302 Found\r\nLocation: /a\rX-Evil: 1\r\nContent-Length: 0\r\n\r\n",
+    "line feed in location": b"HTTP/1.1 302 Found\r\nLocation: /a\nX-Evil: 1\r\nContent-Length: 0\r\n\r\n",
+    "folded location": b"HTTP/1.1 302 Found\r\nLocation: /a\r\n X-Evil: 1\r\nContent-Length: 0\r\n\r\n",
+    "return in challenge": b'HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm="http://a\rX: 1"\r\n\r\n',
+    "folded challenge": b'HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer\r\n realm="http://a\x0bb"\r\n\r\n',
+    "line feed in challenge": b'HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm="a\nb"\r\n\r\n',
+    "return in type": b"HTTP/1.1 200 OK\r\nContent-Type: a/b\rX: 1\r\nContent-Length: 2\r\n\r\n{}",
+    "return in digest": b"HTTP/1.1 200 OK\r\nDocker-Content-Digest: x\ry\r\nContent-Length: 2\r\n\r\n{}",
+    "return in retry": b"HTTP/1.1 429 No\r\nRetry-After: 1\r2\r\nContent-Length: 0\r\n\r\n",
     "empty name": b"HTTP/1.1 200 OK\r\n: x\r\nContent-Length: 0\r\n\r\n",
 }
 
@@ -42,10 +50,13 @@ HEADS = {
 def test_heads_that_cannot_be(head: bytes) -> None:
     """The registry is found; then its manifest is asked for."""
 
+    asked_for: list[bytes] = []
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked = await reader.readexactly(4)
         if asked == b"GET ":  # and not TLS, which is tried first
             asked = await reader.readuntil(b"\r\n\r\n")
+            asked_for.append(asked)
             writer.write(FINE if asked.startswith(b"/v2/ ") else head)
         writer.close()
 
@@ -63,6 +74,9 @@ def test_heads_that_cannot_be(head: bytes) -> None:
             server.close()
         text = str(caught.value)
         assert text.isprintable() and len(text) < 1500
+        assert not any(
+            b"\nX-Evil" in asked or asked.partition(b"\r\n")[0].count(b" ") != 1 for asked in asked_for
+        )
 
     asyncio.run(main())
 

@@ -151,8 +151,7 @@ class _Applier:
 
     def _replace(self, folder: int, name: bytes, entry: Entry) -> None:
         was_hidden = whiteouts.is_device(os.stat(name, dir_fd=folder, follow_symlinks=False))
-        if entry.kind is Kind.HARDLINK and self._is_itself(folder, name, entry):
-            return
+        # Also what a hard link is to lead to: one to itself fails, as it does in containerd and Docker.
         trees.remove(name, dir_fd=folder)
         self._make(folder, name, entry)
         if was_hidden and entry.kind is Kind.DIRECTORY and isinstance(self._hidden, whiteouts.Overlay):
@@ -214,18 +213,6 @@ class _Applier:
             os.link(target[-1], name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
         finally:
             os.close(source)
-
-    def _is_itself(self, folder: int, name: bytes, entry: Entry) -> bool:
-        """Whether a hard link is there already: removing it first could remove its own target."""
-        target = paths.parse(entry.link.lstrip(b"/"), f"entry {show(entry.name)}: link to")
-        if not target:
-            return False
-        source = self._tree.find(target)
-        try:
-            there = os.stat(target[-1], dir_fd=source, follow_symlinks=False)
-        finally:
-            os.close(source)
-        return os.path.samestat(there, os.stat(name, dir_fd=folder, follow_symlinks=False))
 
 
 def _device(entry: Entry) -> tuple[int, int]:

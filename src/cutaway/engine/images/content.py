@@ -88,7 +88,8 @@ class ContentStore:
 
         `pieces` is called only if the blob is not there yet, `wrote` after each piece with the bytes so
         far. The blob exists once the stream has ended and containerd, too, finds the digest right;
-        after a failure nothing of it is left. Either way the lease holds it.
+        after a failure nothing of it is left. Either way the lease holds it. Raises `DataLoss` for one
+        that is there in another size than the descriptor says.
         """
         ref = f"cutaway-{descriptor.digest}"
         try:
@@ -98,6 +99,11 @@ class ContentStore:
                 ref = f"{ref}-{secrets.token_hex(4)}"  # the old one is locked until containerd notices
                 await self._write(descriptor, ref, pieces, lease, labels, wrote)
         except errors.AlreadyExists:
+            info = await self.info(descriptor.digest)
+            if info and info.size != descriptor.size:
+                raise errors.DataLoss(
+                    f"blob {descriptor.digest} has {info.size} bytes, expected {descriptor.size}"
+                ) from None
             return False
         return True
 
@@ -121,7 +127,7 @@ class ContentStore:
                 await asyncio.shield(self._discard(writing, ref))
                 raise
             # All of it at once: another namespace has the blob. containerd digests it when we commit.
-            whole = status.offset == descriptor.size
+            whole = status.offset == descriptor.size > 0
             if status.offset and not whole:
                 await _drain(writing)
                 return False

@@ -101,12 +101,24 @@ class Puller:
     ) -> Image:
         """Pull one tag or digest; see this module's docstring for what a failure leaves.
 
-        Raises `NotFound`, `Unauthenticated`, `ResourceExhausted`, `DataLoss`, `Unavailable` and
-        `InvalidArgument` with one line in Docker's words.
+        As in Docker, a mirror whose part in it fails, also by what it has sent, is left and the pull begun
+        again; what was complete is not fetched again. Raises `NotFound`, `Unauthenticated`,
+        `ResourceExhausted`, `DataLoss`, `Unavailable` and `InvalidArgument` with one line in Docker's words.
         """
+        repository = self._registry.repository(reference, credentials)
+        while True:
+            source = repository.endpoint
+            try:
+                return await self._pull(repository, platform, report)
+            except errors.CutawayError as error:
+                # A mirror that a request has left meanwhile may have given what was then found false.
+                if repository.endpoint == source and not repository.leave_mirror(source, error):
+                    raise
+
+    async def _pull(self, repository: Repository, platform: Platform | None, report: Progress) -> Image:
+        reference = repository.reference
         with spans.span("pull", image=str(reference)) as span:
-            wanted = platform or self._settings.platform
-            resolved = await self._resolve(reference, wanted, credentials, report)
+            resolved = await self._resolve(repository, platform or self._settings.platform, report)
             report(status(f"Pulling from {reference.path}", id=reference.digest or reference.tag))
             name = _name_of(reference)
             before = await self._before(name)
@@ -121,10 +133,8 @@ class Puller:
 
     # Resolving
 
-    async def _resolve(
-        self, reference: Reference, platform: Platform, credentials: Credentials, report: Progress
-    ) -> Resolved:
-        repository = self._registry.repository(reference, credentials)
+    async def _resolve(self, repository: Repository, platform: Platform, report: Progress) -> Resolved:
+        reference = repository.reference
         try:
             return await self._look_up(repository, platform)
         except RegistryUnreachable as error:

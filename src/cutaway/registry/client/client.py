@@ -208,13 +208,13 @@ class Repository:
                     response = await self._ask(endpoint, wanted, closing)
                     break
                 except errors.CutawayError as error:
-                    if not self._leave_mirror(endpoint, wanted, error):
+                    if "://" in wanted.path or not self.leave_mirror(endpoint, error):
                         raise
             yield response
 
-    def _leave_mirror(self, endpoint: Endpoint, wanted: _Request, error: errors.CutawayError) -> bool:
-        """Go on without a mirror that has failed; False if it was the registry itself."""
-        if endpoint == self._endpoints[-1] or "://" in wanted.path:
+    def leave_mirror(self, endpoint: Endpoint, error: errors.CutawayError) -> bool:
+        """Go on without a mirror that has failed, or lied; False if it was the registry itself."""
+        if endpoint == self._endpoints[-1]:
             return False
         if endpoint == self.endpoint:  # another request may have left it already
             log.warning("mirror %s: %s; going on without it", endpoint.domain, error)

@@ -10,7 +10,7 @@ from yarl import URL
 
 from cutaway import errors
 from cutaway.registry.client.client import Repository
-from cutaway.registry.client.transport import read_bounded
+from cutaway.registry.client.transport import located, read_bounded
 from cutaway.registry.reference import is_tag
 
 MAX_PAGE: Final = 4 << 20
@@ -52,7 +52,7 @@ def next_page(current: URL, headers: Mapping[str, str]) -> str | None:
     if not link.startswith("<") or "next" not in rest:
         return None
     try:
-        target = current.join(URL(link[1:], encoded=True))
+        target = located(current, link[1:])
         same = target.origin() == current.origin()
     except ValueError:
         return None

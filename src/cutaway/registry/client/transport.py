@@ -13,6 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
+from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
@@ -31,6 +32,7 @@ MAX_CONNECTIONS: Final = 16  # to one host; others wait
 READ_BUFFER: Final = 1 << 20  # bytes; the pieces of a blob are about as large
 REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 AUTHORIZATION: Final = "Authorization"
+_OF_URLS: Final = "!#$%&'()*+,/:;=?@[]~"  # beside letters, digits and -._ (RFC 3986, 2.2 and 2.3)
 
 # What aiohttp raises when there is no connection to speak of; a retry of the same is no use.
 _NO_CONNECTION: Final = (
@@ -138,7 +140,7 @@ class Transport:
         """Where a redirect leads; refused unless it is http(s), and http only where http is allowed."""
         shown = one_line(location.partition("?")[0])
         try:
-            target = source.join(URL(location, encoded=True))
+            target = located(source, location)
             host = target.host or ""
             port = target.port
         except ValueError:
@@ -186,6 +188,14 @@ class Transport:
                 sock_read=self.settings.read_timeout,
             ),
         )
+
+
+def located(source: URL, text: str) -> URL:
+    """The URL that a header of an answer from `source` leads to, `%` and all as it is written there.
+
+    What can be in no URL is escaped, for a space would end the request's path. Raises `ValueError`.
+    """
+    return source.join(URL(quote(text, safe=_OF_URLS), encoded=True))
 
 
 async def read_bounded(response: aiohttp.ClientResponse, limit: int, what: str) -> bytes:

@@ -22,6 +22,7 @@ from cutaway import errors
 from cutaway.oci.image_spec import Descriptor
 from cutaway.registry.client.client import Repository
 from cutaway.registry.client.manifests import Fetched
+from cutaway.registry.client.transport import located
 from cutaway.trace import spans
 
 SMALL: Final = 1 << 20  # bytes; up to here one request takes a blob
@@ -137,7 +138,7 @@ def _location(response: aiohttp.ClientResponse, known: str = "") -> str:
     """Where an upload goes on; http(s) only, as for redirects. Raises `Unknown`."""
     found = response.headers.get("Location", known)
     try:
-        url = response.url.join(URL(found, encoded=True))
+        url = located(response.url, found)
     except ValueError:
         url = URL()
     if not found or url.scheme not in ("http", "https") or not url.host:
