@@ -28,6 +28,7 @@ class Client:
     """One connection, one namespace, and a lease if wanted."""
 
     def __init__(self, address: Path, namespace: str = "test", lease: str = "") -> None:
+        self.address = address
         self._channel = grpc.insecure_channel(
             f"unix:{address}",
             # A pool of its own: another's pause between two tries to connect is none of ours.

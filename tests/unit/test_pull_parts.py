@@ -12,7 +12,7 @@ from cutaway import errors
 from cutaway.engine.containerd_errors import CLASS_OF_CODE, from_rpc
 from cutaway.engine.images.locks import KeyedLocks
 from cutaway.engine.images.progress import Event, LayerProgress
-from cutaway.engine.images.snapshots import chain_ids
+from cutaway.oci.chain import chain_ids
 from cutaway.oci.image_spec import OCI_LAYER_GZIP, Descriptor
 
 

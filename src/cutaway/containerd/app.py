@@ -16,6 +16,7 @@ from cutaway.containerd.metadata.database import Database, server_uuid
 from cutaway.containerd.snapshots.store import SnapshotStore
 from cutaway.containerd.snapshots.store import repair as repair_snapshots
 from cutaway.containerd.tasks import create as create_tasks
+from cutaway.containerd.transfer.streams import Streams
 from cutaway.containerd.workers import Workers
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class App:
         self.config = config
         self.zygote = zygote
         self.bus = Bus()
+        self.streams = Streams()
         self.db = Database(config.database)
         self.uuid = self.db.write_now(server_uuid)
         self.workers = Workers()
@@ -68,6 +70,8 @@ class App:
         from cutaway.containerd.services.leases import Leases
         from cutaway.containerd.services.namespaces import Namespaces
         from cutaway.containerd.services.snapshots import Snapshots
+        from cutaway.containerd.services.streaming import Streaming
+        from cutaway.containerd.services.transfer import Transfer
         from cutaway.containerd.services.version import Version
 
         own: list[Service] = [
@@ -81,6 +85,8 @@ class App:
             Containers(self),
             Snapshots(self),
             Diff(self),
+            Streaming(self),
+            Transfer(self),
         ]
         return own + self.tasks.services()
 

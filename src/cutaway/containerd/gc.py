@@ -152,8 +152,9 @@ def sweep(tx: Transaction, is_being_written: Callable[[str, str], bool]) -> Coll
         if (kind, namespace, name) not in alive:
             tx.execute("DELETE FROM snapshots WHERE id = ?", (id,))
             found.snapshots.append(id)
-    for namespace, name, labels in tx.execute("SELECT namespace, name, labels FROM images").fetchall():
-        if references.has_expired(load(labels), name, time):
+    living = references.living_images(tx, time)
+    for namespace, name in tx.execute("SELECT namespace, name FROM images").fetchall():
+        if (namespace, name) not in living:
             tx.execute("DELETE FROM images WHERE namespace = ? AND name = ?", (namespace, name))
             found.images.append((namespace, name))
     for namespace, id, labels in tx.execute("SELECT namespace, id, labels FROM leases").fetchall():

@@ -116,8 +116,9 @@ async def run(app: App) -> None:
         log.info("serving on %s", app.config.address)
         await ended.wait()
         log.info("stopping")
-        # Streams without end (subscriptions) end with the bus; the rest gets its time.
+        # What has no end of its own (subscriptions, streams) is ended; the rest gets its time.
         app.bus.close()
+        app.streams.close()
         await server.stop(GRACE_SECONDS)
     finally:
         await app.stop()

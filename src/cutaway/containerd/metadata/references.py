@@ -5,6 +5,7 @@
     edges       labels containerd.io/gc.ref.content[.NAME] = digest
                        containerd.io/gc.ref.snapshot.SNAPSHOTTER[/NAME] = snapshot
                 a snapshot needs its parent, an ingest the blob that it shares
+    back edges  label containerd.io/gc.bref.image[.NAME] = an image, which keeps this one though it expired
 
 Everything stays within its namespace. Source: containerd's documentation on garbage collection.
 """
@@ -26,6 +27,7 @@ ROOT = "containerd.io/gc.root"
 EXPIRE = "containerd.io/gc.expire"
 FLAT = "containerd.io/gc.flat"
 _CONTENT = "containerd.io/gc.ref.content"
+_BACK = "containerd.io/gc.bref.image"
 _SNAPSHOT = "containerd.io/gc.ref.snapshot."
 
 
@@ -75,11 +77,11 @@ def _roots(tx: Transaction, now: int, graph: _Graph) -> Iterator[Node]:
             )
             for kind, key in rows:
                 yield Node(kind, namespace, key, FLAT in known)
+    alive = living_images(tx, now)
     for namespace, name, digest, labels in tx.execute("SELECT namespace, name, digest, labels FROM images"):
-        known = load(labels)
-        if not has_expired(known, name, now):
+        if (namespace, name) in alive:
             yield Node(leases.CONTENT, namespace, digest)
-            yield from _referred(namespace, known)
+            yield from _referred(namespace, load(labels))
     rows = tx.execute("SELECT namespace, snapshotter, snapshot_key, labels FROM containers")
     for namespace, snapshotter, key, labels in rows:
         if snapshotter:
@@ -88,6 +90,27 @@ def _roots(tx: Transaction, now: int, graph: _Graph) -> Iterator[Node]:
     for namespace, ref in tx.execute("SELECT namespace, ref FROM ingests WHERE expires > ?", (now,)):
         yield Node(leases.INGESTS, namespace, ref)
     yield from graph.pinned()
+
+
+def living_images(tx: Transaction, now: int) -> set[tuple[str, str]]:
+    """Namespace and name of the images that have not expired, and of those that these keep."""
+    waiting: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    todo: list[tuple[str, str]] = []
+    for namespace, name, labels in tx.execute("SELECT namespace, name, labels FROM images"):
+        known = load(labels)
+        if not has_expired(known, name, now):
+            todo.append((namespace, name))
+            continue
+        for key, value in known.items():
+            rest = key.removeprefix(_BACK)
+            if rest != key and rest[:1] in ("", ".", "/"):
+                waiting.setdefault((namespace, value), []).append((namespace, name))
+    alive = set(todo)
+    while todo:
+        kept = [one for one in waiting.pop(todo.pop(), []) if one not in alive]
+        alive.update(kept)
+        todo += kept
+    return alive
 
 
 def _referred(namespace: str, labels: Mapping[str, str]) -> Iterator[Node]:

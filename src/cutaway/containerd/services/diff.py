@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import tempfile
 import uuid
@@ -17,9 +16,9 @@ from cutaway.containerd.pack.compress import OCI, Packed, compressor, pack
 from cutaway.containerd.pack.tar import layer
 from cutaway.containerd.server import Call, Service
 from cutaway.containerd.services.convert import from_mount
-from cutaway.containerd.unpack.apply import Applied, apply
+from cutaway.containerd.unpack.onto import unpack_onto
 from cutaway.containerd.unpack.paths import DIRECTORY
-from cutaway.errors import AlreadyExists, CutawayError, InvalidArgument, NotFound
+from cutaway.errors import AlreadyExists, CutawayError, NotFound
 from cutaway.faults import point
 from cutaway.pb import diff_pb2 as pb
 from cutaway.pb.descriptor_pb2 import Descriptor
@@ -27,8 +26,6 @@ from cutaway.trace import spans
 
 # On a layer's blob: the digest of what comes out when it is decompressed.
 UNCOMPRESSED = "containerd.io/uncompressed"
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Diff(Service):
@@ -47,7 +44,9 @@ class Diff(Service):
             raise NotFound(f"failed to get reader from content store: {error}") from None
         try:
             with spans.span("unpack", digest=digest, compressed=blob.size) as span:
-                done = await self._app.workers.finish(self._unpack, fd, mounts, request.sync_fs)
+                done = await self._app.workers.finish(
+                    unpack_onto, fd, mounts, self._app.config.mounts_root, sync=request.sync_fs
+                )
                 span.set(diff_id=done.diff_id, size=done.size, entries=done.entries)
         except CutawayError as error:
             raise type(error)(f"failed to extract layer {digest}: {error}") from None
@@ -86,37 +85,9 @@ class Diff(Service):
             right = _opened(held, [read_only(one) for one in new], folder)
             return pack(layer(right, changes(left, right)), media_type, fd)
 
-    def _unpack(self, fd: int, mounts: Sequence[Mount], sync: bool) -> Applied:
-        """Where the mounts show a plain directory in the end, that is written to, and nothing is mounted."""
-        if len(mounts) == 1:
-            only = mounts[0]
-            upper, lowers = only.option("upperdir"), only.option("lowerdir")
-            if only.type == "overlay" and upper:
-                below = [Path(one) for one in lowers.split(":") if one]
-                return _apply(fd, Path(upper), below, overlay=True, sync=sync)
-            if only.type == "bind" and "ro" not in only.options:
-                return _apply(fd, Path(only.source), (), overlay=False, sync=sync)
-        if not mounts:
-            raise InvalidArgument("a layer needs a mount to be unpacked into: invalid argument")
-        with mounted(mounts, self._app.config.mounts_root) as target:
-            return _apply(fd, target, (), overlay=False, sync=sync)
-
 
 def _opened(held: ExitStack, mounts: Sequence[Mount], folder: Path) -> int:
     root = held.enter_context(mounted(mounts, folder))
     fd = os.open(root, DIRECTORY)
     held.callback(os.close, fd)
     return fd
-
-
-def _apply(fd: int, root: Path, lowers: Sequence[Path], *, overlay: bool, sync: bool) -> Applied:
-    done = apply(fd, root, lowers, overlay=overlay)
-    if sync:
-        folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if _libc.syncfs(folder) < 0:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number), str(root))
-        finally:
-            os.close(folder)
-    return done

@@ -31,6 +31,8 @@ _GC = "io.containerd.gc.v1"
 _SERVICE = "io.containerd.service.v1"
 _RUNTIME = "io.containerd.runtime.v2"
 _GRPC = "io.containerd.grpc.v1"
+_STREAMING = "io.containerd.streaming.v1"
+_TRANSFER = "io.containerd.transfer.v1"
 
 PLUGINS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (_CONTENT, "content", ()),
@@ -50,6 +52,8 @@ PLUGINS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (_SERVICE, "snapshots-service", (_EVENT, _METADATA)),
     (_RUNTIME, "task", (_EVENT, _METADATA)),
     (_SERVICE, "tasks-service", (_EVENT, _RUNTIME, _METADATA)),
+    (_STREAMING, "manager", (_METADATA,)),
+    (_TRANSFER, "local", (_METADATA, _DIFFER)),
     (_GRPC, "introspection", (_SERVICE,)),
     (_GRPC, "containers", (_SERVICE,)),
     (_GRPC, "content", (_SERVICE,)),
@@ -60,7 +64,9 @@ PLUGINS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (_GRPC, "leases", (_SERVICE,)),
     (_GRPC, "namespaces", (_SERVICE,)),
     (_GRPC, "snapshots", (_SERVICE,)),
+    (_GRPC, "streaming", (_STREAMING,)),
     (_GRPC, "tasks", (_SERVICE,)),
+    (_GRPC, "transfer", (_TRANSFER, _STREAMING)),
     (_GRPC, "version", ()),
 )
 

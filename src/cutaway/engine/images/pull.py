@@ -25,9 +25,10 @@ from cutaway.engine.images.embedded import EmbeddedRegistry
 from cutaway.engine.images.locks import KeyedLocks
 from cutaway.engine.images.model import CHOSEN_MANIFEST, Image, ImageSettings, Record
 from cutaway.engine.images.progress import LayerProgress, Progress, status
-from cutaway.engine.images.snapshots import Snapshots, chain_ids
+from cutaway.engine.images.snapshots import Snapshots
 from cutaway.engine.images.store import ImageStore
 from cutaway.oci import document
+from cutaway.oci.chain import chain_ids
 from cutaway.oci.image_spec import CONFIG_TYPES, Descriptor, ImageConfig, Manifest, Platform
 from cutaway.registry.client import blobs, manifests
 from cutaway.registry.client.client import RegistryClient, Repository

@@ -6,7 +6,6 @@ Source: image-spec "config.md" (ChainID) and containerd's docs on content flow.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -25,16 +24,6 @@ from cutaway.trace import spans
 _SNAPSHOTS: Final = methods(pb.DESCRIPTOR, "Snapshots")
 _DIFF: Final = methods(diff_pb2.DESCRIPTOR, "Diff")
 _LEASES: Final = methods(leases_pb2.DESCRIPTOR, "Leases")
-
-
-def chain_ids(diff_ids: Sequence[str]) -> tuple[str, ...]:
-    """The chain ID of each layer: the first one's diff ID, then the digest of "parent diff-id"."""
-    chain: list[str] = []
-    for diff_id in diff_ids:
-        parent = f"{chain[-1]} " if chain else ""
-        digest = hashlib.sha256(f"{parent}{diff_id}".encode()).hexdigest() if parent else ""
-        chain.append(f"sha256:{digest}" if parent else diff_id)
-    return tuple(chain)
 
 
 class Snapshots:

@@ -12,8 +12,8 @@ from cutaway import errors
 from cutaway.engine.containerd_client import ContainerdClient
 from cutaway.engine.images.content import ContentStore
 from cutaway.engine.images.model import CHOSEN_MANIFEST, DANGLING, Image, Record
-from cutaway.engine.images.snapshots import chain_ids
 from cutaway.engine.timestamps import from_protobuf
+from cutaway.oci.chain import chain_ids
 from cutaway.oci.image_spec import INDEX_TYPES, Descriptor, ImageConfig, Index, Manifest, Platform
 from cutaway.pb import descriptor_pb2
 from cutaway.pb import images_pb2 as pb
