@@ -39,12 +39,16 @@ class Victim:
         failure = asyncio.run(self._pull(prepare, tag))
         text = str(failure)
         assert text and "\n" not in text and len(text) < 1500
-        for words in (("images", "ls"), ("content", "active"), ("snapshots", "ls")):
-            assert "sha256" not in self._ctr(*words)
+        assert self.is_empty()
         if not keep:
             asyncio.run(self._retry(self.content()))
             self.forget()
         return failure
+
+    def is_empty(self) -> bool:
+        """Whether there is no name, no unfinished write and no snapshot."""
+        listed = (("images", "ls"), ("content", "active"), ("snapshots", "ls"))
+        return not any("sha256" in self._ctr(*words) for words in listed)
 
     def content(self) -> set[str]:
         """The digests of all blobs."""

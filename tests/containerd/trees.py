@@ -11,22 +11,23 @@ from pathlib import Path
 LATEST = 1_704_067_200_000_000_000
 
 
-def describe(root: Path) -> dict[str, tuple[object, ...]]:
+def describe(root: Path, latest: int = LATEST) -> dict[str, tuple[object, ...]]:
     """Every file below a directory with type, mode, owner, device, time, attributes, links and content.
 
-    A time that no entry of `layers` has is that of unpacking, which is never the same.
+    A time after `latest`, that of the last entry of all layers, is that of unpacking, which is never the
+    same; nanoseconds since the epoch.
     """
     inodes: dict[int, str] = {}
-    found: dict[str, tuple[object, ...]] = {".": _entry(root, inodes, ".")}
+    found: dict[str, tuple[object, ...]] = {".": _entry(root, inodes, ".", latest)}
     for folder, folders, files in os.walk(root):
         for name in sorted((*folders, *files)):
             path = Path(folder, name)
             relative = str(path.relative_to(root))
-            found[relative] = _entry(path, inodes, relative)
+            found[relative] = _entry(path, inodes, relative, latest)
     return found
 
 
-def _entry(path: Path, inodes: dict[int, str], relative: str) -> tuple[object, ...]:
+def _entry(path: Path, inodes: dict[int, str], relative: str, latest: int) -> tuple[object, ...]:
     got = path.lstat()
     first = inodes.setdefault(got.st_ino, relative)
     xattrs = {
@@ -38,7 +39,7 @@ def _entry(path: Path, inodes: dict[int, str], relative: str) -> tuple[object, .
         got.st_uid,
         got.st_gid,
         got.st_rdev,
-        got.st_mtime_ns if got.st_mtime_ns < LATEST else "when unpacked",
+        got.st_mtime_ns if got.st_mtime_ns < latest else "when unpacked",
         first,
         tuple(sorted(xattrs.items())),
         _content(path, got),

@@ -16,7 +16,7 @@ from support.netns import Command, NetNs
 from support.peers import need, peer, peer_path_env
 from support.stack import RealDockerd, RealRegistry
 
-POLICED = ("load", "save", "commit", "push")  # verbs that would read /etc/containers/policy.json
+POLICED = ("load", "save", "commit", "push", "import")  # verbs that would read /etc/containers/policy.json
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
