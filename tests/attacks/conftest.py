@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from attacks.rig import Host
 from attacks.victim import Victim
 from runc.bundles import Bundle, Runtime
 from support.leftovers import temporary_base
@@ -60,3 +61,20 @@ def victim(real_containerd: RealContainerd, request: pytest.FixtureRequest) -> I
     victim = Victim(real_containerd, f"attack-{zlib.crc32(request.node.name.encode()):08x}")
     yield victim
     victim.forget()
+
+
+@pytest.fixture
+def host(place: Path) -> Host:
+    return Host(place)
+
+
+@pytest.fixture
+def runtime(host: Host, place: Path) -> Iterator[Runtime]:
+    """Ours, run by the copied interpreter."""
+    need("root", "busybox")
+    root = place / "root"
+    root.mkdir()
+    runtime = Runtime(host.script, root)
+    yield runtime
+    runtime.program = VENV_BIN / "cutaway-runc"  # the other may have been overwritten
+    runtime.clean()

@@ -3,10 +3,50 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from support.peers import VENV_BIN
+
+# What is executed with a descriptor of what it has been executed from: tell what that is, and overwrite it.
+OVERWRITE = """
+readlink /proc/self/fd/3 > /loot/exe
+i=0
+while [ $i -lt 100 ]; do
+    if (echo overwritten > /proc/self/fd/3) 2> /dev/null; then break; fi
+    i=$((i + 1))
+    sleep 0.02
+done
+echo > /loot/done
+"""
+
+
+class Host:
+    """The files of the host that are at stake: a copy of the interpreter, and the runtime's script for it."""
+
+    def __init__(self, place: Path) -> None:
+        self.interpreter = place / "python3"
+        self.script = place / "cutaway-runc"
+        shutil.copy(os.path.realpath(sys.executable), self.interpreter)
+        packages = [path for path in sys.path if path.startswith(os.fspath(VENV_BIN.parent))]
+        source = Path(__file__).parents[2] / "src"
+        self.script.write_text(
+            f"#!{self.interpreter}\n"
+            f"import sys\nsys.path[:0] = {[os.fspath(source), *packages]!r}\n"
+            "from cutaway.runc.main import main\nsys.exit(main())\n"
+        )
+        self.script.chmod(0o755)
+        self._before = self._contents()
+
+    def _contents(self) -> tuple[bytes, bytes]:
+        return self.interpreter.read_bytes(), self.script.read_bytes()
+
+    def intact(self) -> bool:
+        return self._contents() == self._before
 
 
 @contextmanager

@@ -45,7 +45,7 @@ for words in (
 """
 
 # A sixth more than they make on a hybrid machine with nine hierarchies, which asks for the most.
-MOST_OF_CREATE = 175
+MOST_OF_CREATE = 185
 MOST_OF_INIT = 290
 
 

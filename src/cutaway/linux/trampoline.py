@@ -122,16 +122,19 @@ class Trampoline:
 
     def seal(self) -> int:
         """The trampoline as a memfd that nobody can change any more. Raises OSError."""
-        return _sealed(self.image(os.uname().machine))
+        # The kernel maps the whole segment: nothing of it may lie past the end.
+        return sealed("cutaway-exec", self.image(os.uname().machine), _SEGMENT)
 
 
-def _sealed(image: bytes) -> int:
+def sealed(name: str, image: bytes, size: int) -> int:
+    """A program in a memfd of `size` bytes that nobody can change any more. Raises OSError."""
     import fcntl
 
-    fd = _memfd("cutaway-exec")
+    fd = _memfd(name)
     try:
-        os.ftruncate(fd, _SEGMENT)  # the kernel maps the whole segment: nothing of it lies past the end
-        os.write(fd, image)
+        os.ftruncate(fd, size)
+        while image:
+            image = image[os.write(fd, image) :]
         fcntl.fcntl(fd, _F_ADD_SEALS, _SEAL_ALL)
         return fd
     except OSError:

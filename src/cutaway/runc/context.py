@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cutaway.runc.plan.step import Step, Timing
+    from cutaway.runc.restart import Restart
 
 
 class Context:
@@ -31,6 +32,7 @@ class Context:
         self.debug = debug
         self.criu = criu  # the program; by default found in PATH
         self.tracing = False
+        self.restart: Restart | None = None  # None in a fork of a warm process
         self._may_lack_cgroups: bool | None = None
 
     def may_lack_cgroups(self) -> bool:

@@ -43,11 +43,13 @@ def create(context: "Context", options: "Parsed", *, detach: bool, relay: "Relay
     if rootless.unprivileged():
         rootless.check(spec)
     rootfs = validate.spec(spec, bundle)
+    process = spec.process
+    assert process is not None  # validated
+    if context.restart is not None:
+        context.restart.before(process, spec.linux)
     for warning in validate.warnings(spec):
         context.log.warning(warning)
     state.check_id(container_id)
-    process = spec.process
-    assert process is not None  # validated
     rootless.check_user(process, spec)
     check_terminal(process, detach=detach, console_socket=options.text("console-socket"))
     making = parent.Making(container(context, container_id, spec, bundle, rootfs), spec, process)

@@ -9,7 +9,7 @@ import os
 from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument
 from cutaway.linux import capabilities, processes
 from cutaway.oci.runtime_spec import Capabilities
-from cutaway.runc import config, console, creation, rootless, state, validate
+from cutaway.runc import config, console, creation, restart, rootless, state, validate
 from cutaway.runc.plan import build, cgroups, scheduling, step, system
 from cutaway.runc.plan.namespaces import NamespacePlan
 from cutaway.runc.process import bridge, channel, limits, parent, sealed, starting
@@ -25,19 +25,30 @@ if TYPE_CHECKING:
     from cutaway.runc.terminal_relay import Relay
 
 
-def execute(context: "Context", options: "Parsed", relay: "Relay | None") -> "Making":
-    """Start the process that the options name, up to its exec. Raises the classes of `cutaway.errors`.
-
-    With a `relay` in the foreground: it takes the terminal, if the process has one, or gives it pipes.
-    """
+def look(context: "Context", options: "Parsed") -> "Making":
+    """The container and the process that the options name: nothing is touched, but the runtime may be started
+    anew. Raises the classes of `cutaway.errors`."""
     container = state.load(context.root, options.arguments[0])
     _check_status(container, ignore_paused=options.flag("ignore-paused"))
     spec = container.load_spec()
+    traced = container.has_tracer() or restart.may_trace(spec.process)
     process = validate.process(_process(options, spec))
     rootless.check_user(process, spec)
+    if restart.may_trace(process) and not traced:
+        container.note_tracer()
+    if context.restart is not None and restart.needed_for(process, spec.linux, traced=traced):
+        context.restart.execute()
+    return parent.Making(container, spec, process)
+
+
+def execute(context: "Context", options: "Parsed", making: "Making", relay: "Relay | None") -> None:
+    """Start the process that `look` has found, up to its exec. Raises the classes of `cutaway.errors`.
+
+    With a `relay` in the foreground: it takes the terminal, if the process has one, or gives it pipes.
+    """
+    process = making.process
     creation.check_terminal(process, detach=relay is None, console_socket=options.text("console-socket"))
     kept = creation.inherited_fds(process, options.number("preserve-fds"))
-    making = parent.Making(container, spec, process)
     console_socket = -1
     if options.text("console-socket"):
         console_socket = console.connect(options.text("console-socket"))
@@ -49,7 +60,6 @@ def execute(context: "Context", options: "Parsed", relay: "Relay | None") -> "Ma
     finally:
         if console_socket >= 0:
             os.close(console_socket)
-    return making
 
 
 def _check_status(container: "Container", *, ignore_paused: bool) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ROOT = "/run/cutaway-runc"
 _NO_SUCH_COMMAND = 3
+_MAKING = ("create", "run", "exec")  # the commands that make a process of a container
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     _open_standard()
     log = Log()
     try:
-        return _main(words, log)
+        return _main(words, log, cold=argv is None)
     finally:
         log.close()
 
@@ -47,7 +48,7 @@ def _open_standard() -> None:
         sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
-def _main(words: "list[str]", log: Log) -> int:
+def _main(words: "list[str]", log: Log, *, cold: bool) -> int:
     try:
         parsed = options.parse(GLOBAL, words, stop_at_argument=True)
     except options.UsageError as error:
@@ -82,6 +83,10 @@ def _main(words: "list[str]", log: Log) -> int:
         debug=parsed.flag("debug"),
         criu=parsed.text("criu"),
     )
+    if cold and parsed.arguments[0] in _MAKING:
+        from cutaway.runc.restart import Restart
+
+        context.restart = Restart(log)
     return _command(context, parsed.arguments[0], parsed.arguments[1:])
 
 

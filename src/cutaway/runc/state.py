@@ -5,6 +5,7 @@
         state.json      0600; written beside and renamed into place
         config.json     0600; the configuration as it was at create
         exec.fifo       until start: the container's init waits in open(2) on it
+        tracer          if `exec` has let in what could look into the runtime's own processes (restart.py)
 
                create                start               exit
     (absent) ─────────▶ creating ──▶ created ──▶ running ⇄ paused ──▶ stopped ──delete──▶ (absent)
@@ -34,6 +35,7 @@ STATE_FILE = "state.json"
 CONFIG_FILE = "config.json"
 FIFO = "exec.fifo"
 _LOCK = "lock"
+_TRACER = "tracer"
 _MAX_ID = 1024
 
 
@@ -95,6 +97,13 @@ class Container:
 
         record = self.record
         return cgroups.from_paths(record.cgroup_paths, record.cgroup_unit, user=record.cgroup_user)
+
+    def note_tracer(self) -> None:
+        """Remember that a process with CAP_SYS_PTRACE may be in the container, beyond its configuration."""
+        smallfile.write(os.path.join(self.directory, _TRACER), b"", 0o600)
+
+    def has_tracer(self) -> bool:
+        return os.path.exists(os.path.join(self.directory, _TRACER))
 
     def alive(self) -> bool:
         """Whether the container's init runs (a zombie does not)."""
@@ -237,7 +246,14 @@ def remove(root: str, container_id: str) -> None:
     """Remove what the container has on disk. Missing files are no error."""
     directory = os.path.join(root, container_id)
     _remove_notify(os.path.join(directory, "notify"))
-    for name in (STATE_FILE, CONFIG_FILE, FIFO, *(f"{n}.new" for n in (STATE_FILE, CONFIG_FILE)), _LOCK):
+    for name in (
+        STATE_FILE,
+        CONFIG_FILE,
+        FIFO,
+        _TRACER,
+        *(f"{n}.new" for n in (STATE_FILE, CONFIG_FILE)),
+        _LOCK,
+    ):
         _unlink(os.path.join(directory, name))
     try:
         os.rmdir(directory)

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 
 def run(context: "Context", parsed: "Parsed") -> int:
     """Execute; the process's exit code in the foreground, 0 detached."""
+    making = execution.look(context, parsed)
     if parsed.flag("detach"):
-        execution.execute(context, parsed, None)
+        execution.execute(context, parsed, making, None)
         return 0
     from cutaway.runc import foreground
     from cutaway.runc.terminal_relay import Relay
@@ -19,7 +20,7 @@ def run(context: "Context", parsed: "Parsed") -> int:
     relay = Relay()
     try:
         with foreground.Forwarding(relay) as forwarding:
-            making = execution.execute(context, parsed, relay)
+            execution.execute(context, parsed, making, relay)
             forwarding.to(making.pid)
             relay.begin()
             return foreground.wait(making.pid, relay)
