@@ -38,7 +38,14 @@ def hostile() -> Mapping[str, tuple[bytes, grpc.StatusCode, str]]:
     wrong["config"]["digest"] = "sha256:../../../etc/passwd"
     negative = json.loads(BAD.manifest().data)
     negative["layers"][0]["size"] = -1
+    both = {**json.loads(BAD.manifest().data), "manifests": []}
     return {
+        # CVE-2021-41190: one document must not be two things.
+        "two things": (
+            with_manifest(files, both),
+            Code.INVALID_ARGUMENT,
+            "expected manifest but found index",
+        ),
         "no tar": (b"x" * 2000, Code.INVALID_ARGUMENT, "invalid tar archive"),
         "empty": (b"", Code.INVALID_ARGUMENT, "invalid tar archive"),
         "unknown": (tar({"a": b"a"}), Code.INVALID_ARGUMENT, "unrecognized image format"),

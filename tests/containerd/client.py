@@ -53,6 +53,10 @@ class Client:
 
     def call(self, module: ModuleType, rpc: str, request: Any) -> Any:
         """`rpc` is Service/Method; a method that streams answers with an iterator."""
+        return self.method(module, rpc)(request, metadata=self.metadata, timeout=TIMEOUT)
+
+    def method(self, module: ModuleType, rpc: str) -> Any:
+        """gRPC's own callable for a method."""
         service, name = rpc.split("/")
         method = methods(module.DESCRIPTOR, service)[name]
         kind = {
@@ -60,12 +64,11 @@ class Client:
             (False, True): self._channel.unary_stream,
             (True, True): self._channel.stream_stream,
         }[method.client_streaming, method.server_streaming]
-        function = kind(
+        return kind(
             method.path,
             request_serializer=method.request.SerializeToString,
             response_deserializer=method.response.FromString,
         )
-        return function(request, metadata=self.metadata, timeout=TIMEOUT)
 
     # Content.
 

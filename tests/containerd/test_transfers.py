@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -21,12 +21,16 @@ from containerd.transfers import (
     Stream,
     Upload,
     export_archive,
+    images_of,
     import_archive,
+    nothing_is_left,
     packed,
     prefix,
+    refused,
+    snapshots_of,
     transfer,
 )
-from cutaway.pb import images_pb2, introspection_pb2, leases_pb2, mount_pb2, snapshots_pb2, transfer_pb2
+from cutaway.pb import images_pb2, introspection_pb2, mount_pb2, transfer_pb2
 from cutaway.pb import transfer_types_pb2 as types
 from cutaway.pb.platform_pb2 import Platform
 from support.images import OCI_INDEX, Image, Layer, tar, to_json
@@ -50,30 +54,6 @@ def daemon(session_base: Path, session_netns: NetNs) -> Iterator[OurContainerd]:
 def client(daemon: OurContainerd, request: pytest.FixtureRequest) -> Iterator[Client]:
     with Client(daemon.address, f"ns{abs(hash(request.node.nodeid)) % 10**9}") as made:
         yield made
-
-
-def images_of(client: Client) -> dict[str, images_pb2.Image]:
-    found = client.call(images_pb2, "Images/List", images_pb2.ListImagesRequest()).images
-    return {image.name: image for image in found}
-
-
-def snapshots_of(client: Client) -> set[str]:
-    request = snapshots_pb2.ListSnapshotsRequest(snapshotter="overlayfs")
-    return {one.name for part in client.call(snapshots_pb2, "Snapshots/List", request) for one in part.info}
-
-
-def refused(code: grpc.StatusCode, text: str, function: Callable[[], object]) -> None:
-    with pytest.raises(grpc.RpcError) as caught:
-        function()
-    assert (caught.value.code(), text in caught.value.details()) == (code, True), caught.value.details()
-
-
-def nothing_is_left(client: Client) -> None:
-    """No image, and after a collection no blob, ingest, lease or snapshot."""
-    assert images_of(client) == {}
-    client.collect()
-    assert (client.blobs(), snapshots_of(client)) == ([], set())
-    assert not client.call(leases_pb2, "Leases/List", leases_pb2.ListRequest()).leases
 
 
 def test_an_image_layout_is_imported_and_unpacked(client: Client) -> None:

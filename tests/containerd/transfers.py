@@ -8,11 +8,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import grpc
+import pytest
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 
 from containerd.client import Client
-from cutaway.pb import streaming_pb2, transfer_pb2
+from cutaway.pb import images_pb2, leases_pb2, snapshots_pb2, streaming_pb2, transfer_pb2
 from cutaway.pb import transfer_types_pb2 as types
 
 MAX_DATA = 32 << 10
@@ -151,3 +153,27 @@ def export_archive(client: Client, images: types.ImageStore, **options: object) 
 def prefix(name: str, **options: bool) -> types.ImageReference:
     """Names for what an archive brings."""
     return types.ImageReference(name=name, is_prefix=True, **options)
+
+
+def images_of(client: Client) -> dict[str, images_pb2.Image]:
+    found = client.call(images_pb2, "Images/List", images_pb2.ListImagesRequest()).images
+    return {image.name: image for image in found}
+
+
+def snapshots_of(client: Client) -> set[str]:
+    request = snapshots_pb2.ListSnapshotsRequest(snapshotter="overlayfs")
+    return {one.name for part in client.call(snapshots_pb2, "Snapshots/List", request) for one in part.info}
+
+
+def refused(code: grpc.StatusCode, text: str, function: Callable[[], object]) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        function()
+    assert (caught.value.code(), text in caught.value.details()) == (code, True), caught.value.details()
+
+
+def nothing_is_left(client: Client) -> None:
+    """No image, and after a collection no blob, ingest, lease or snapshot."""
+    assert images_of(client) == {}
+    client.collect()
+    assert (client.blobs(), snapshots_of(client)) == ([], set())
+    assert not client.call(leases_pb2, "Leases/List", leases_pb2.ListRequest()).leases

@@ -39,6 +39,9 @@ MAX_ENTRIES: Final = 1000  # of an index or of a manifest's layers; the largest 
 WAIT: Final = 0.1  # seconds before another try where somebody else writes the same blob
 GC_CONTENT: Final = "containerd.io/gc.ref.content"
 
+Pieces = Callable[[], AsyncIterable[bytes]]
+"""A blob's bytes, from its beginning each time."""
+
 
 class Blobs:
     """The content of one namespace, held by one lease."""
@@ -85,10 +88,17 @@ class Blobs:
         """Let the lease hold a blob that was there before it."""
         await self._app.db.write(leases.hold, self.namespace, self.lease, leases.CONTENT, digest)
 
+    async def note_source(self, digest: str, label: str, path: str) -> None:
+        """Add a repository to the list of those that a blob is known to be in, which a label holds."""
+        info = await self.info(digest)
+        known = [one for one in info.labels.get(label, "").split(",") if one] if info else []
+        if info and path not in known:
+            await self.label(digest, {label: ",".join([*known, path])})
+
     async def write(
         self,
         descriptor: Descriptor,
-        pieces: Callable[[], AsyncIterable[bytes]],
+        pieces: Pieces,
         labels: Mapping[str, str] | None = None,
         wrote: Callable[[int], None] = lambda done: None,
     ) -> bool:
@@ -214,9 +224,7 @@ def _label_of(child: Descriptor) -> str:
     return f"{GC_CONTENT}.l." if is_layer(child.media_type) else f"{GC_CONTENT}."
 
 
-async def _fill(
-    session: Session, pieces: Callable[[], AsyncIterable[bytes]], wrote: Callable[[int], None]
-) -> None:
+async def _fill(session: Session, pieces: Pieces, wrote: Callable[[int], None]) -> None:
     """Write all of a blob; of one that breaks off nothing stays."""
     if session.ingest.shared:
         return  # another namespace has it

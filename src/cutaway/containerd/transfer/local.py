@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from google.protobuf import descriptor_pool
 from google.protobuf.any_pb2 import Any
@@ -27,9 +27,10 @@ from cutaway.pb import transfer_types_pb2 as types
 from cutaway.registry.client.platforms import host_platform
 from cutaway.trace import spans
 
-LEASE_TIME: Final = timedelta(hours=24)
+if TYPE_CHECKING:
+    from cutaway.containerd.transfer.registry import Registry
 
-M = TypeVar("M", bound=Message)
+LEASE_TIME: Final = timedelta(hours=24)
 
 
 async def transfer(app: App, request: pb.TransferRequest, namespace: str, lease: str) -> None:
@@ -93,6 +94,10 @@ class _Transfer:
                 await self._export(source, destination)
             case types.ImageImportStream(), types.ImageStore():
                 await self._import(source, destination)
+            case types.OCIRegistry(), types.ImageStore():
+                await self._pull(source, destination)
+            case types.ImageStore(), types.OCIRegistry():
+                await self._push(source, destination)
             case types.ImageImportStream(), types.ImageExportStream():
                 await self._echo(source, destination)
             case _:
@@ -182,19 +187,41 @@ class _Transfer:
                 for image in await store(descriptor):
                     self._progress.tell("saved", image.name, descriptor)
 
-    async def _unpack(
-        self,
-        images: ImageStore,
-        manifests: list[Found],
-        tell: Callable[[Descriptor, bool], None] = lambda layer, done: None,
-    ) -> None:
+    async def _unpack(self, images: ImageStore, manifests: list[Found]) -> None:
         from cutaway.containerd.transfer.unpacking import Unpacker, snapshotters
+
+        async def ready(_layer: Descriptor) -> None:
+            """All of it is there."""
 
         for snapshotter in snapshotters(images.unpacks):
             unpacker = Unpacker(self._app, self._blobs, snapshotter)
             for found in manifests:
                 if found.is_image:
-                    await unpacker.unpack(found.parts[0], found.parts[1:], tell)
+                    await unpacker.unpack(found.parts[0], found.parts[1:], lambda layer, done: None, ready)
+
+    async def _pull(self, source: types.OCIRegistry, destination: types.ImageStore) -> None:
+        from cutaway.containerd.transfer.pull import pull
+
+        async with self._registry(source, push=False) as registry:
+            images = self._images(destination)
+            await pull(self._app, registry, images, self._blobs, self._progress)
+
+    async def _push(self, source: types.ImageStore, destination: types.OCIRegistry) -> None:
+        from cutaway.containerd.transfer.push import push
+
+        async with self._registry(destination, push=True) as registry:
+            await push(registry, self._images(source), self._blobs, self._progress)
+
+    @asynccontextmanager
+    async def _registry(self, message: types.OCIRegistry, *, push: bool) -> AsyncIterator[Registry]:
+        from cutaway.containerd.transfer.registry import Registry
+
+        auth = message.resolver.auth_stream
+        registry = Registry(message, self._stream(auth) if auth else None, push=push)
+        try:
+            yield registry
+        finally:
+            await registry.close()
 
 
 _ENDS: Final[tuple[type[Message], ...]] = (

@@ -11,7 +11,7 @@ import base64
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -57,9 +57,15 @@ class Unpacker:
         self._space = Space(blobs.namespace, snapshotter)
 
     async def unpack(
-        self, config: Descriptor, layers: Sequence[Descriptor], tell: Callable[[Descriptor, bool], None]
+        self,
+        config: Descriptor,
+        layers: Sequence[Descriptor],
+        tell: Callable[[Descriptor, bool], None],
+        ready: Callable[[Descriptor], Awaitable[None]],
     ) -> None:
         """Unpack an image's layers, from the lowest; `tell` is told of each, before and after.
+
+        `ready` is awaited for each: its content is there when it returns.
 
         Raises `InvalidArgument`, `DataLoss` for layers that are not what the configuration says.
         """
@@ -70,6 +76,7 @@ class Unpacker:
             )
         parent = ""
         for layer, diff_id, chain_id in zip(layers, diff_ids, chain_ids(diff_ids), strict=True):
+            await ready(layer)
             if await self._exists(chain_id):
                 await self._hold(chain_id)
             else:
