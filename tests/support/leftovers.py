@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Self
 
-from support.process import command_line, is_zombie, kill_all, processes_of
+from support.process import command_line, is_zombie, kill_all, name_of, processes_of
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
 SHIM_SOCKETS: Final = Path("/run/containerd/s")
@@ -26,6 +26,8 @@ ADDRESS_NOTES: Final = [
     f"{above}{state}/io.containerd.runtime.v2.task/*/*/address" for above in ("", "*/") for state in BUNDLES
 ]
 MNT_DETACH: Final = 2
+# The name of a shim that the zygote has forked ahead, and of its child.
+WAITING: Final = "cutaway-waiting"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
@@ -74,11 +76,16 @@ class Leftovers:
 
 
 def processes(folder: Path | None) -> dict[int, str]:
-    """The processes that work below a folder, or all of the machine, with their command lines."""
+    """The processes that work below a folder, or all of the machine, with their command lines.
+
+    Without shims that the zygote has forked ahead: these come when they like, and go with it.
+    """
     if folder is not None:
-        return processes_of(folder)
-    pids = (int(entry.name) for entry in Path("/proc").glob("[0-9]*"))
-    return {pid: command_line(pid) for pid in pids if not is_zombie(pid)}
+        found = processes_of(folder)
+    else:
+        pids = (int(entry.name) for entry in Path("/proc").glob("[0-9]*"))
+        found = {pid: command_line(pid) for pid in pids if not is_zombie(pid)}
+    return {pid: line for pid, line in found.items() if name_of(pid) != WAITING}
 
 
 def mounts_below(folder: Path) -> list[str]:

@@ -189,6 +189,14 @@ def signal_each(pids: Iterable[int], number: signal.Signals) -> None:
             continue
 
 
+def name_of(pid: int) -> str:
+    """What `ps` shows as a process's name, 15 bytes at most; "" when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def is_zombie(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"

@@ -259,3 +259,60 @@ def test_a_spare_child_ends_with_its_socket(
     assert launcher.spare_pid == 0
     assert select.select([pidfd], [], [], 10)[0], "it has ended"
     os.close(pidfd)
+
+
+def test_a_child_forked_ahead_is_where_its_call_is(
+    loop: Loop,
+    launcher: Launcher,
+    program: Callable[[Main], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def main(argv: list[str]) -> int:
+        names = ("KEPT", "CHANGED", "NEW", "GONE", "NOTIFY_SOCKET")
+        say(f"{os.getpid()} {os.getcwd()} {[os.environ.get(name) for name in names]}")
+        return 0
+
+    path = program(main)
+    for name in ("KEPT", "CHANGED", "GONE"):
+        monkeypatch.setenv(name, "before")
+    loaded = programs.only()
+    assert loaded is not None
+    launcher.fork_ahead(loaded)
+    spare = launcher.spare_pid
+    monkeypatch.setenv("CHANGED", "after")
+    monkeypatch.setenv("NEW", "after")
+    monkeypatch.setenv("NOTIFY_SOCKET", "/socket")
+    monkeypatch.delenv("GONE")
+    monkeypatch.chdir(tmp_path)
+    launcher.prepare(path)
+    result = call(loop, launcher, [path], short=False)
+    assert result.output == f"{spare} {tmp_path} ['before', 'after', 'after', None, None]"
+
+
+def test_a_child_forked_ahead_for_another_program_is_let_go(
+    launcher: Launcher, program: Callable[[Main], str]
+) -> None:
+    program(tell_process)
+    loaded = programs.only()
+    assert loaded is not None
+    launcher.fork_ahead(loaded)
+    pidfd = os.pidfd_open(launcher.spare_pid)
+    launcher.prepare("/bin/true")
+    assert launcher.spare_pid == 0
+    assert select.select([pidfd], [], [], 10)[0], "it has ended"
+    os.close(pidfd)
+
+
+def test_a_spare_child_does_not_pass_on_what_systemd_is_told(
+    loop: Loop, launcher: Launcher, program: Callable[[Main], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def main(argv: list[str]) -> int:
+        say(os.environ.get("NOTIFY_SOCKET", "none"))
+        return 0
+
+    path = program(main)
+    monkeypatch.setenv("NOTIFY_SOCKET", "/socket")
+    launcher.prepare(path)
+    assert launcher.spare_pid
+    assert call(loop, launcher, [path], short=False).output == "none"

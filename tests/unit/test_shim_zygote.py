@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutaway.shim.zygote import decode
+from support.leftovers import WAITING
+from support.process import children, has_ended, name_of, wait_until
 
 SHIM = "/somewhere/containerd-shim-cutaway-v1"
 
@@ -168,3 +171,59 @@ def test_descriptors_do_not_pile_up(caller: Caller, tmp_path: Path) -> None:
     for id in range(30, 36):
         fork(id)
     assert count() == before
+
+
+def waiting(caller: Caller) -> list[int]:
+    return [pid for pid in children().get(caller.process.pid, []) if name_of(pid) == WAITING]
+
+
+def one_that_waits(caller: Caller, *others: int) -> int:
+    wait_until(lambda: len(waiting(caller)) == 1 and not {*waiting(caller)} & {*others}, "a shim waits")
+    (pid,) = waiting(caller)
+    return pid
+
+
+def start(caller: Caller, id: int, folder: Path) -> int:
+    """Ask for a start that fails; returns whose it was."""
+    out, err = caller.fork(id, [SHIM, "start"], {}, folder)
+    pid = caller.reply()["pid"]
+    assert caller.reply() == {"id": id, "exit": 1}
+    assert (text(out), text(err)) == ("", "containerd-shim-cutaway-v1: shim namespace cannot be empty")
+    assert isinstance(pid, int)
+    return pid
+
+
+def test_a_start_is_for_the_shim_that_waits_and_another_comes(caller: Caller, tmp_path: Path) -> None:
+    first = one_that_waits(caller)
+    assert start(caller, 40, tmp_path) == first
+    assert start(caller, 41, tmp_path) != first, "forked at once"
+    one_that_waits(caller, first)
+
+
+def test_nothing_but_a_start_is_for_the_shim_that_waits(caller: Caller, tmp_path: Path) -> None:
+    first = one_that_waits(caller)
+    for fd in caller.fork(42, [SHIM, "-v"], {}, tmp_path):
+        os.close(fd)
+    assert caller.reply()["pid"] != first
+    caller.reply()
+    assert waiting(caller) == [first]
+
+
+def test_a_shim_that_has_died_waiting_is_not_missed(caller: Caller, tmp_path: Path) -> None:
+    first = one_that_waits(caller)
+    os.kill(first, signal.SIGKILL)
+    assert has_ended(first, 10)
+    assert start(caller, 43, tmp_path) != first
+    one_that_waits(caller, first)
+
+
+def test_the_shim_that_waits_ends_with_the_zygote_and_so_does_its_child() -> None:
+    caller = Caller()
+    pid = one_that_waits(caller)
+    wait_until(lambda: children().get(pid), "a child for the runtime's create")
+    (spare,) = children()[pid]
+    caller.process.kill()
+    caller.process.wait(20)
+    assert has_ended(pid, 10)
+    assert has_ended(spare, 10)
+    caller.socket.close()

@@ -32,16 +32,31 @@ _LAST_EVENTS_SECONDS = 5.0
 _QUIET_SECONDS = 0.05  # spans are sent when nothing has been asked for so long
 
 
+class Parts:
+    """What a shim is made of that does not depend on whose it is."""
+
+    __slots__ = ("launcher", "loop", "reaper")
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self.reaper = Reaper(self.loop)
+        self.launcher = Launcher(self.reaper)
+
+
 class Daemon:
     """One shim. Lives until its last container is deleted and it is told to shut down."""
 
     observer: "Observer"
 
-    def __init__(self, arguments: "Arguments", listener: "socket.socket", path: str, program: str) -> None:
+    def __init__(
+        self, arguments: "Arguments", listener: "socket.socket", path: str, program: str, parts: Parts
+    ) -> None:
         self.namespace = arguments["namespace"]
-        self.loop = Loop()
-        self.reaper = Reaper(self.loop)
-        self.launcher = Launcher(self.reaper)
+        self.loop = parts.loop
+        self.reaper = parts.reaper
+        self.launcher = parts.launcher
+        binary = options.default_binary(program)
+        self.launcher.prepare(binary)
         self._path = path
         self._spans = otlp.configure_short(SERVICE)
         self._flush_timer: Timer | None = None
@@ -55,8 +70,6 @@ class Daemon:
             arguments["address"],
         )
         oom = OomWatcher(self.loop, self._tell_oom)
-        binary = options.default_binary(program)
-        self.launcher.prepare(binary)
         service = TaskService(
             self, self._publisher, oom, binary, self._shutdown, from_environment(os.environ)
         )
@@ -109,12 +122,12 @@ class Daemon:
         self.loop.stop()
 
 
-def run(arguments: "Arguments", listener: "socket.socket", path: str) -> int:
+def run(arguments: "Arguments", listener: "socket.socket", path: str, parts: Parts | None = None) -> int:
     """Serve until told to stop."""
     log.configure(arguments.debug)
     words = [f"-{name}={arguments[name]}" for name in ("id", "namespace", "address")]
     set_title([os.path.basename(sys.argv[0]), *words])
     processes.set_subreaper()
-    daemon = Daemon(arguments, listener, path, sys.argv[0])
+    daemon = Daemon(arguments, listener, path, sys.argv[0], parts or Parts())
     daemon.run()
     return 0

@@ -14,7 +14,7 @@ from cutaway.errors import NotFound
 from cutaway.linux import libc, patience, processes
 from cutaway.shim import inside, programs
 from cutaway.shim.loop import READ, Event
-from cutaway.shim.spare import Call, Spare, wait
+from cutaway.shim.spare import Call, Place, Spare, find_place, wait
 from cutaway.trace import spans
 from cutaway.trace.context import ENVIRONMENT
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1  # prctl(2); cleared for the children of the child
 _NOT_EXECUTABLE = 126
 _MAX_OUTPUT = 4 << 20
+_CALLED = "cutaway-runc"
+_NOTIFY_SOCKET = "NOTIFY_SOCKET"
 
 
 class Result:
@@ -64,20 +66,43 @@ class Launcher:
         self._loop = reaper.loop
         self._spare: Spare | None = None
         self._spare_child: Child | None = None
+        self._environment: dict[str, str] | None = None  # that a child forked ahead has
+
+    def fork_ahead(self, program: "programs.Main") -> None:
+        """Have a child ready for a call of this program, before folder and environment of it are known."""
+        try:
+            self._keep(Spare(lambda end: _wait(program, end, ahead=True)))
+        except OSError:
+            return  # whoever expects a call tries again
+        self._environment = dict(os.environ)
 
     def prepare(self, binary: str) -> None:
         """A call of this program is to be expected: have a child ready for it, if it is one in memory."""
-        if self._spare is not None:
-            return
         try:
             program = programs.find(find_executable(binary))
-            if program is None:
-                return
-            self._spare = Spare(lambda end: _wait(program, end))
-        except (NotFound, OSError):
+        except NotFound:
+            program = None  # the call itself will say so
+        before, self._environment = self._environment, None
+        if self._spare is not None and before is not None:
+            place = Place(os.getcwd(), _changes(before, dict(os.environ)))
+            if program is None or not self._spare.settle(place):
+                self._dismiss()
+        if self._spare is not None or program is None:
+            return
+        try:
+            self._keep(Spare(lambda end: _wait(program, end)))
+        except OSError:
             return  # the call itself will say so
-        self._spare_child = Child(self._spare.pid)
-        self._reaper.expect(self._spare.pid, self._spare_child.exited)
+
+    def _keep(self, spare: Spare) -> None:
+        self._spare = spare
+        self._spare_child = Child(spare.pid)
+        self._reaper.expect(spare.pid, self._spare_child.exited)
+
+    def _dismiss(self) -> None:
+        if self._spare is not None:
+            self._spare.dismiss()
+        self._spare = self._spare_child = None
 
     @property
     def spare_pid(self) -> int:
@@ -224,7 +249,13 @@ def _become(
         os._exit(status)
 
 
-def _wait(program: "programs.Main", end: "socket.socket") -> "NoReturn":
+def _changes(before: dict[str, str], after: dict[str, str]) -> "dict[str, str | None]":
+    """What makes one environment of another; None for what is to go."""
+    gone: dict[str, str | None] = {name: None for name in before if name not in after}
+    return {**gone, **{name: value for name, value in after.items() if before.get(name) != value}}
+
+
+def _wait(program: "programs.Main", end: "socket.socket", *, ahead: bool = False) -> "NoReturn":
     """In a child forked in advance: get ready, and be the program when told so."""
     status = _NOT_EXECUTABLE
     try:
@@ -232,6 +263,13 @@ def _wait(program: "programs.Main", end: "socket.socket") -> "NoReturn":
         _die_with_parent()
         _reset_signals()
         processes.close_from(3, {end.fileno()})
+        if ahead:
+            place = find_place(end)
+            if place is None:
+                os._exit(0)
+            processes.set_name(_CALLED)
+            place.take()
+        os.environ.pop(_NOTIFY_SOCKET, None)
         call = wait(end)
         if call is None:
             os._exit(0)
@@ -255,7 +293,7 @@ def _take_environment(environment: dict[str, str] | None) -> None:
 
     Never with NOTIFY_SOCKET: the daemons' word to systemd is not the container's, as in containerd's go-runc.
     """
-    os.environ.pop("NOTIFY_SOCKET", None)
+    os.environ.pop(_NOTIFY_SOCKET, None)
     context = spans.current()
     if environment is not None:
         replace_environment(environment)

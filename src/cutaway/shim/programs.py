@@ -22,6 +22,11 @@ def register(executable: str, main: "Main") -> None:
     _loaded[os.path.realpath(executable)] = main
 
 
+def only() -> "Main | None":
+    """The one program in memory, where there is one."""
+    return next(iter(_loaded.values())) if len(_loaded) == 1 else None
+
+
 def find(executable: str) -> "Main | None":
     """The entry of a program in memory, or None: exec it."""
     return _loaded.get(os.path.realpath(executable)) if _loaded else None

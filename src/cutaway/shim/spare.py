@@ -5,6 +5,7 @@ request that describes an exec and the one that starts it lies a round trip. A c
 is there when the call comes. It belongs to one shim, has
 seen nothing but that shim's start, and runs one call.
 
+    shim → child    {"cwd": "...", "environment": {...}}, to one that was forked before its shim knew these
     shim → child    {"argv": [...], "traceparent": "..."} and the descriptors, one packet; or the end
     child → shim    the exit code, one byte, when the call is through: its end takes a millisecond more
 
@@ -19,7 +20,7 @@ from cutaway.oci import jsontext
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 _MAX_REQUEST = 1 << 17
 _MAX_DESCRIPTORS = 8
@@ -34,6 +35,26 @@ class Call:
         self.argv = argv
         self.descriptors = descriptors
         self.traceparent = traceparent
+
+
+class Place:
+    """Where a spare child's call will be made: its folder, and what differs of the environment (None: is not
+    there)."""
+
+    __slots__ = ("cwd", "environment")
+
+    def __init__(self, cwd: str, environment: "dict[str, str | None]") -> None:
+        self.cwd = cwd
+        self.environment = environment
+
+    def take(self) -> None:
+        """In the child. Raises OSError."""
+        os.chdir(self.cwd)
+        for name, value in self.environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 class Spare:
@@ -56,11 +77,18 @@ class Spare:
 
     def tell(self, call: Call) -> bool:
         """Have it run; False when it is gone, or the call is too large to be told."""
-        packet = jsontext.dumps({"argv": call.argv, "traceparent": call.traceparent}).encode()
-        if len(packet) > _MAX_REQUEST or len(call.descriptors) > _MAX_DESCRIPTORS:
+        return self._send({"argv": call.argv, "traceparent": call.traceparent}, call.descriptors)
+
+    def settle(self, place: Place) -> bool:
+        """Tell it where it is; False when it is gone, or that is too much to be told."""
+        return self._send({"cwd": place.cwd, "environment": place.environment}, ())
+
+    def _send(self, fields: "dict[str, Any]", descriptors: tuple[int, ...]) -> bool:
+        packet = jsontext.dumps(fields).encode()
+        if len(packet) > _MAX_REQUEST or len(descriptors) > _MAX_DESCRIPTORS:
             return False
         try:
-            socket.send_fds(self._socket, [packet], call.descriptors, socket.MSG_NOSIGNAL)
+            socket.send_fds(self._socket, [packet], descriptors, socket.MSG_NOSIGNAL)
         except OSError:
             return False
         return True
@@ -79,6 +107,15 @@ class Spare:
     def dismiss(self) -> None:
         """Let it end, or hear no more of it."""
         self._socket.close()
+
+
+def find_place(end: socket.socket) -> Place | None:
+    """In a child that was forked ahead of its shim's start: where it is; None when it is not needed."""
+    packet = end.recv(_MAX_REQUEST)
+    if not packet:
+        return None
+    fields = jsontext.loads(packet)
+    return Place(fields["cwd"], fields["environment"])
 
 
 def wait(end: socket.socket) -> Call | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from cutaway.shim.arguments import Arguments
+    from cutaway.shim.daemon import Parts
 
 _MAX_OOM_SCORE = 1000
 _MAX_GIVEN = 10 << 20  # as containerd's shim
@@ -28,6 +29,8 @@ _MAX_GIVEN = 10 << 20  # as containerd's shim
 
 # In a fork of the zygote: says that this command has ended, with 0, although its process lives on.
 leave: "Callable[[], None] | None" = None
+# In one that was forked ahead (see `waiting`): what it has made of the daemon, being settled.
+parts: "Parts | None" = None
 
 
 def start(arguments: "Arguments") -> int:
@@ -93,21 +96,27 @@ def _be_daemon(arguments: "Arguments", listener: "socket.socket", path: str, ans
         point("shim.start.answered")
         if leave is None:
             address.take_over(listener)
-        os.setsid()
+        if parts is None:
+            settle()
         _detach()
-        _raise_oom_score()
         if leave is not None:
             leave()
         point("shim.start.left")
         from cutaway.shim.daemon import run
 
-        code = run(arguments, listener, path)
+        code = run(arguments, listener, path, parts)
     except BaseException as error:  # noqa: BLE001 - the last thing that can be done with it
         from cutaway.shim import log
 
         log.failure("the shim has failed", error)
     finally:
         os._exit(code)
+
+
+def settle() -> None:
+    """Leave the caller's session, and be the first to go when memory runs out."""
+    os.setsid()
+    _raise_oom_score()
 
 
 def _detach() -> None:

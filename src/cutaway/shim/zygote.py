@@ -22,17 +22,22 @@ import os
 import select
 import socket
 import sys
+import time
 from contextlib import suppress
 
 from cutaway.faults import point
 from cutaway.linux import processes
+from cutaway.shim import start
 from cutaway.shim.launch import replace_environment
+from cutaway.shim.waiting import MAX_REQUEST, STREAMS, WaitingShim, get_ready, hear
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
-_MAX_REQUEST = 1 << 20
+# Seconds from one start to the next fork ahead, so that the two do not meet.
+_PAUSE = 0.05
 _PID = 4  # bytes; below PIPE_BUF, so a write of one is never torn
 _RUNTIME = "cutaway-runc"
 _NOT_LOADED = frozenset({__name__, "cutaway.shim.zygote", "cutaway.shim.info", "cutaway.trace.collect"})
@@ -73,11 +78,13 @@ def _are_text(values: object, kind: type) -> bool:
 
 
 class Zygote:
-    """Serves one caller."""
+    """Serves one caller. A shim waits for each `start` (`waiting`), if the last one was not just before."""
 
     def __init__(self, caller: socket.socket) -> None:
         self._caller = caller
         self._children: dict[int, int] = {}
+        self._next: WaitingShim | None = None
+        self._next_due: float | None = time.monotonic() + _PAUSE
         self._left, self._leave = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._pipe, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         _signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -90,18 +97,40 @@ class Zygote:
         poll.register(self._pipe, select.POLLIN)
         poll.register(self._left, select.POLLIN)
         while True:
-            for fd, _ in poll.poll():
+            for fd, _ in poll.poll(self._patience()):
                 if fd == self._pipe:
                     os.read(self._pipe, 4096)
                     self._reap()
                 elif fd == self._left:
                     self._part(os.read(self._left, 4096))
                 elif not self._receive():
+                    self._dismiss()
                     return
+            self._fork_ahead()
+
+    def _patience(self) -> int | None:
+        """Milliseconds until the next shim is to be forked."""
+        if self._next_due is None:
+            return None
+        return max(0, int((self._next_due - time.monotonic()) * 1000) + 1)
+
+    def _fork_ahead(self) -> None:
+        if self._next_due is None or time.monotonic() < self._next_due:
+            return
+        self._next_due = None
+        with suppress(OSError):  # no memory or no process left: the request will say so
+            self._next = WaitingShim(lambda end: _become(lambda: _wait(end, self._leave)))
+
+    def _dismiss(self) -> None:
+        """Nothing is left behind, as far as that can be waited for."""
+        if self._next is not None:
+            self._next.dismiss()
+            with suppress(ChildProcessError):
+                os.waitpid(self._next.pid, 0)
 
     def _receive(self) -> bool:
         try:
-            packet, descriptors, _, _ = socket.recv_fds(self._caller, _MAX_REQUEST, 3)
+            packet, descriptors, _, _ = socket.recv_fds(self._caller, MAX_REQUEST, STREAMS)
         except ConnectionResetError:
             return False  # it has hung up without reading the last replies
         if not packet:
@@ -116,22 +145,31 @@ class Zygote:
     def _answer(self, packet: bytes, descriptors: list[int]) -> None:
         try:
             request = decode(packet)
-            if len(descriptors) != 3:
+            if len(descriptors) != STREAMS:
                 raise ValueError(f"{len(descriptors)} descriptors instead of 3")
         except ValueError as error:
             self._reply({"id": _id_of(packet), "error": str(error)})
             return
         point("zygote.before-fork")
         try:
-            pid = os.fork()
+            pid = self._ask(request, packet, descriptors) or os.fork()
         except OSError as error:  # no memory or no process left: the caller may exec, and others ask again
             self._reply({"id": request.id, "error": f"fork: {error.strerror}"})
             return
         if pid == 0:
-            _become(request, descriptors, self._leave)
+            _become(lambda: _serve(request, descriptors, self._leave))
         self._children[pid] = request.id
         point("zygote.forked")
         self._reply({"id": request.id, "pid": pid})
+
+    def _ask(self, request: Request, packet: bytes, descriptors: list[int]) -> int:
+        """Hand a `start` to the shim that waits; its pid, or 0 when none does."""
+        if request.argv[-1] != "start":
+            return 0
+        shim, self._next = self._next, None
+        if self._next_due is None:
+            self._next_due = time.monotonic() + _PAUSE
+        return shim.pid if shim is not None and shim.ask(packet, descriptors) else 0
 
     def _reap(self) -> None:
         while True:
@@ -149,6 +187,10 @@ class Zygote:
             self._ended(int.from_bytes(pids[at : at + _PID], sys.byteorder), 0)
 
     def _ended(self, pid: int, code: int) -> None:
+        if self._next is not None and pid == self._next.pid:
+            self._next.dismiss()
+            self._next = None
+            return
         id = self._children.pop(pid, None)
         if id is not None:  # else a daemon, whose command has been reported
             self._reply({"id": id, "exit": code})
@@ -169,7 +211,7 @@ def _id_of(packet: bytes) -> object:
         return None
 
 
-def _become(request: Request, descriptors: list[int], leave: int) -> "NoReturn":
+def _become(work: "Callable[[], int]") -> "NoReturn":
     """In the child: what an exec of the shim would do."""
     status = 1
     try:
@@ -177,17 +219,7 @@ def _become(request: Request, descriptors: list[int], leave: int) -> "NoReturn":
         _signal.set_wakeup_fd(-1)
         for number in (_signal.SIGCHLD, _signal.SIGINT):
             _signal.signal(number, _signal.SIG_DFL)
-        for target, fd in enumerate(descriptors):
-            os.dup2(fd, target)
-        processes.close_from(3, {leave})
-        replace_environment(request.env)
-        os.chdir(request.cwd)
-        sys.argv = list(request.argv)
-        from cutaway.shim import start
-        from cutaway.shim.main import main
-
-        start.leave = lambda: _leave(leave)
-        status = main(request.argv[1:])
+        status = work()
         sys.stdout.flush()
     except BaseException:  # noqa: BLE001 - what the interpreter does for a program that was exec'd
         import traceback
@@ -195,6 +227,40 @@ def _become(request: Request, descriptors: list[int], leave: int) -> "NoReturn":
         os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(status)
+
+
+def _serve(request: Request, descriptors: list[int], leave: int) -> int:
+    _take(descriptors)
+    processes.close_from(STREAMS, {leave})
+    return _run(request, leave)
+
+
+def _wait(end: socket.socket, leave: int) -> int:
+    """Get ready, and be the shim of whoever asks."""
+    processes.close_from(STREAMS, {leave, end.fileno()})
+    start.parts = get_ready()
+    packet, descriptors = hear(end)
+    if not packet:
+        return 0
+    point("shim.waiting.asked")
+    _take(descriptors)
+    processes.close(descriptors)
+    return _run(decode(packet), leave)
+
+
+def _take(descriptors: list[int]) -> None:
+    for target, fd in enumerate(descriptors):
+        os.dup2(fd, target)
+
+
+def _run(request: Request, leave: int) -> int:
+    from cutaway.shim.main import main
+
+    replace_environment(request.env)
+    os.chdir(request.cwd)
+    sys.argv = list(request.argv)
+    start.leave = lambda: _leave(leave)
+    return main(request.argv[1:])
 
 
 def _leave(pipe: int) -> None:

@@ -1,0 +1,76 @@
+"""A shim that is forked before it is asked for, and does what every shim does before it knows whose it is.
+
+The zygote keeps one. A request for a `start` goes to it, packet and descriptors as they came: the fork, the
+pages that a shim copies by writing to them, and the child for its runtime's `create` have been paid for by
+then. It is a fork of the zygote like any other: it has seen no request but its own, and serves one.
+
+    zygote → shim    {"id": ..., "argv": ..., "env": ..., "cwd": ...} and three descriptors; or the end
+"""
+
+import os
+import socket
+
+from cutaway.linux import processes
+from cutaway.shim import programs, start
+from cutaway.shim.daemon import Parts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+MAX_REQUEST = 1 << 20
+STREAMS = 3
+
+_NAME = "cutaway-waiting"
+
+
+class WaitingShim:
+    """The zygote's end of one."""
+
+    __slots__ = ("_socket", "pid")
+
+    def __init__(self, main: "Callable[[socket.socket], NoReturn]") -> None:
+        """Fork; the child enters `main` with its end of the socket. Raises OSError."""
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self.pid = os.fork()
+            if self.pid == 0:
+                main(theirs)
+        except OSError:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
+
+    def ask(self, packet: bytes, descriptors: list[int]) -> bool:
+        """Pass a request on, the only one; False when it is gone, and another has to be forked."""
+        try:
+            socket.send_fds(self._socket, [packet], descriptors, socket.MSG_NOSIGNAL)
+        except OSError:
+            return False
+        finally:
+            self._socket.close()
+        return True
+
+    def dismiss(self) -> None:
+        """Let it end."""
+        self._socket.close()
+
+
+def get_ready() -> Parts:
+    """In the child: be a daemon as far as that is the same for all."""
+    processes.set_name(_NAME)
+    start.settle()
+    parts = Parts()
+    program = programs.only()
+    if program is not None:
+        parts.launcher.fork_ahead(program)
+    return parts
+
+
+def hear(end: socket.socket) -> tuple[bytes, list[int]]:
+    """In the child: wait for the request; an empty packet when none will come."""
+    with end:
+        packet, descriptors, _, _ = socket.recv_fds(end, MAX_REQUEST, STREAMS)
+        return packet, descriptors
