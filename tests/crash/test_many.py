@@ -17,10 +17,10 @@ from containerd.task_rig import Rig, beside, rig, script
 from cutaway.pb import content_pb2
 from cutaway.pb.content_pb2 import WriteContentRequest
 from cutaway.pb.service import methods
-from support.leftovers import cgroups, mounts_below
+from support.leftovers import WAITING, cgroups, mounts_below
 from support.netns import Command
 from support.peers import VENV_BIN
-from support.process import descendants, is_zombie, processes_of, wait_until
+from support.process import children, descendants, is_zombie, name_of, processes_of, wait_until
 from support.stack import OurContainerd
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
@@ -106,7 +106,7 @@ def figures(on: Rig) -> dict[str, int]:
     """What may grow with the number of tasks that there have been."""
     pid = on.daemon.pid
     tree = descendants(pid)
-    (zygote,) = [one for one in tree if Path(f"/proc/{one}/comm").read_text().startswith("cutaway-zygote")]
+    (zygote,) = [one for one in children()[pid] if name_of(one) == "cutaway-zygote"]
     return {
         "descriptors": descriptors(pid),
         "zygote's descriptors": descriptors(zygote),
@@ -116,6 +116,11 @@ def figures(on: Rig) -> dict[str, int]:
         "zombies": len([one for one in tree if is_zombie(one)]),
         "bundles": len(list(on.bundle("x").parent.iterdir())) + len(list(on.work("x").parent.iterdir())),
     }
+
+
+def a_shim_waits(on: Rig) -> bool:
+    """And its child, which the zygote has forked ahead for the next start."""
+    return sum(name_of(pid) == WAITING for pid in descendants(on.daemon.pid)) == 2
 
 
 def memory(pid: int) -> int:
@@ -140,6 +145,7 @@ def test_nothing_grows_with_tasks_that_come_and_go(few: Rig) -> None:
     with ThreadPoolExecutor(4) as clients:
         list(clients.map(lambda number: one_life(few, number), range(8)))
         wait_until(lambda: not list(few.bundle("x").parent.iterdir()), "the bundles are gone")
+        wait_until(lambda: a_shim_waits(few), "the zygote is at rest")
         before, used = figures(few), memory(few.daemon.pid)
         list(clients.map(lambda number: one_life(few, number), range(8, 8 + TASKS)))
     wait_until(lambda: figures(few) == before, f"{before} is {figures(few)} after {TASKS} tasks")

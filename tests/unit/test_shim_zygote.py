@@ -220,7 +220,7 @@ def test_a_shim_that_has_died_waiting_is_not_missed(caller: Caller, tmp_path: Pa
 def test_the_shim_that_waits_ends_with_the_zygote_and_so_does_its_child() -> None:
     caller = Caller()
     pid = one_that_waits(caller)
-    wait_until(lambda: children().get(pid), "a child for the runtime's create")
+    wait_until(lambda: bool(children().get(pid)), "a child for the runtime's create")
     (spare,) = children()[pid]
     caller.process.kill()
     caller.process.wait(20)
