@@ -166,11 +166,9 @@ def test_options_that_are_relative_paths(runtime: Runtime, hostile: Bundle, name
     assert not (place / "bundle/pid").exists()
 
 
-def test_descriptors_are_passed_on(runtime: Runtime, hostile: Bundle, name: str) -> None:
+def test_descriptors_are_passed_on(runtime: Runtime, hostile: Bundle, name: str, place: Path) -> None:
+    (place / "file").write_text("by descriptor")
     hostile.shell("cat <&3")
-    reading, writing = os.pipe()
-    os.write(writing, b"by descriptor")
-    os.close(writing)
-    os.dup2(reading, 3)
-    result = runtime("run", "--preserve-fds", "1", "--bundle", hostile, name, pass_fds=[3])
+    runtime.prefix = ("sh", "-c", 'exec "$@" 3< "$0"', os.fspath(place / "file"))
+    result = runtime("run", "--preserve-fds", "1", "--bundle", hostile, name)
     assert (result.code, result.out) == (0, "by descriptor"), result.err
