@@ -23,16 +23,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Protocol
 
+from cutaway.archive import paths
 from cutaway.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 
-_FSOPEN, _FSCONFIG, _FSMOUNT, _OPENAT2 = 430, 431, 432, 437  # one number on every architecture
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432  # one number on every architecture
 _CLOEXEC: Final = 1
 _SET_FLAG, _SET_STRING, _CREATE = 0, 1, 6
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_NOEXEC = 1, 2, 4, 8
 _SAFE: Final = _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV | _ATTR_NOEXEC
 _LONGEST_STRING: Final = 255  # fsconfig(2) takes no longer ones
-
-_RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
 
 _CLONE_NEWNS: Final = 0x20000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
@@ -106,26 +105,14 @@ def open_in_root(root: int, path: str) -> int:
     return descriptor
 
 
-class _OpenHow(ctypes.Structure):
-    """struct open_how."""
-
-    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
-
-
 def _openat2(root: int, path: str, flags: int) -> int:
-    """openat2(2), Linux 5.6; before, a walk that follows no symbolic link at all."""
-    how = _OpenHow(flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-    name = os.fsencode(path)
-    for _ in range(8):  # EAGAIN: something was renamed meanwhile, and the kernel cannot vouch for ".."
-        result: int = _libc.syscall(_OPENAT2, root, name, ctypes.byref(how), ctypes.sizeof(how))
-        if result >= 0:
-            return result
-        code = ctypes.get_errno()
-        if code == errno.ENOSYS:
-            return _walk(root, path, flags)
-        if code != errno.EAGAIN:
-            break
-    raise OSError(code, os.strerror(code), path)
+    """Open in the root; on Linux before 5.6, by a walk that follows no symbolic link at all."""
+    try:
+        return paths.open_in_root(root, path, flags)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+    return _walk(root, path, flags)
 
 
 def _walk(root: int, path: str, flags: int) -> int:
@@ -158,12 +145,16 @@ def _layers(options: Sequence[str]) -> list[str]:
     of a running container's is forbidden, one that reads it is not.
     """
     values = dict(option.partition("=")[::2] for option in options)
-    lower = values.get("lowerdir", "").replace("\\:", "\0").split(":")
-    found = [values.get("upperdir", ""), *(path.replace("\0", ":") for path in lower)]
+    found = [values.get("upperdir", ""), *lower_directories(values.get("lowerdir", ""))]
     found = [path for path in found if path]
     if not found:
         raise InvalidArgument("overlay without lowerdir and upperdir")
     return found
+
+
+def lower_directories(value: str) -> list[str]:
+    """The directories of overlay's `lowerdir`, in which a colon of a path is escaped."""
+    return [path.replace("\0", ":") for path in value.replace("\\:", "\0").split(":")]
 
 
 def _open_overlay(layers: list[str]) -> int:
@@ -178,17 +169,25 @@ def _open_overlay(layers: list[str]) -> int:
 
 
 def _fsmount_overlay(layers: list[str]) -> int:
-    """A mount that is attached nowhere. Raises OSError where the kernel is too old for it."""
-    context = _checked(_libc.syscall(_FSOPEN, b"overlay", _CLOEXEC))
+    # "lowerdir+" adds one layer, colons and all
+    return fsmount_overlay([*(("lowerdir+", path) for path in layers), ("ro", "")], _SAFE)
+
+
+def fsmount_overlay(settings: Sequence[tuple[str, str]], attributes: int = 0) -> int:
+    """A mount that is attached nowhere, of options with their values, "" for none.
+
+    Raises OSError where the kernel is too old for it.
+    """
+    context = check(_libc.syscall(_FSOPEN, b"overlay", _CLOEXEC))
     try:
-        for path in layers:
-            if len(os.fsencode(path)) > _LONGEST_STRING:
+        for key, value in settings:
+            text = os.fsencode(value)
+            if len(text) > _LONGEST_STRING:
                 raise OSError(errno.EINVAL, "path too long for fsconfig")
-            # "lowerdir+" adds one layer, colons and all
-            _checked(_libc.syscall(_FSCONFIG, context, _SET_STRING, b"lowerdir+", os.fsencode(path), 0))
-        _checked(_libc.syscall(_FSCONFIG, context, _SET_FLAG, b"ro", None, 0))
-        _checked(_libc.syscall(_FSCONFIG, context, _CREATE, None, None, 0))
-        return _checked(_libc.syscall(_FSMOUNT, context, _CLOEXEC, _SAFE))
+            kind = _SET_STRING if value else _SET_FLAG
+            check(_libc.syscall(_FSCONFIG, context, kind, os.fsencode(key), text if value else None, 0))
+        check(_libc.syscall(_FSCONFIG, context, _CREATE, None, None, 0))
+        return check(_libc.syscall(_FSMOUNT, context, _CLOEXEC, attributes))
     finally:
         os.close(context)
 
@@ -212,13 +211,13 @@ def _mount_overlay(layers: list[str]) -> int:
 
 
 def _mount_here(layers: list[str]) -> int:
-    _checked(_libc.unshare(_CLONE_NEWNS))
-    _checked(_libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None))
+    check(_libc.unshare(_CLONE_NEWNS))
+    check(_libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None))
     point = tempfile.mkdtemp(prefix="cutaway-view-")
     try:
         lower = ":".join(path.replace("\\", "\\\\").replace(":", "\\:") for path in layers)
         flags = _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-        _checked(
+        check(
             _libc.mount(b"overlay", os.fsencode(point), b"overlay", flags, os.fsencode(f"lowerdir={lower}"))
         )
         descriptor = os.open(point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -228,7 +227,8 @@ def _mount_here(layers: list[str]) -> int:
         os.rmdir(point)
 
 
-def _checked(result: int) -> int:
+def check(result: int) -> int:
+    """The result of a system call. Raises OSError for a negative one."""
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from cutaway.engine.api import (
+    archive,
     container_streams,
     containers,
     disk_usage,
@@ -49,6 +50,7 @@ def _routes(daemon: Daemon) -> list[web.RouteDef]:
     return [
         *containers.routes(),
         *container_streams.routes(),
+        *archive.routes(),
         *execs.routes(),
         *system.routes(),
         *disk_usage.routes(),

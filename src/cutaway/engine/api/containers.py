@@ -40,9 +40,6 @@ def routes() -> list[web.RouteDef]:
         web.post(f"{one}/update", update),
         web.post(f"{one}/wait", wait),
         web.get(f"{one}/top", top),
-        web.get(f"{one}/changes", unimplemented),
-        web.get(f"{one}/archive", unimplemented),
-        web.put(f"{one}/archive", unimplemented),
         web.delete(one, remove),
     ]
 
@@ -211,8 +208,3 @@ async def prune(request: web.Request) -> web.Response:
         reclaimed += size
         await asyncio.sleep(0)
     return body.json_response({"ContainersDeleted": deleted or None, "SpaceReclaimed": reclaimed})
-
-
-async def unimplemented(request: web.Request) -> web.Response:
-    container_of(request) if "id" in request.match_info else None
-    raise Unimplemented(f"{request.method} {request.path}: not supported by this engine yet")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from aiohttp import web
 
@@ -72,11 +72,14 @@ def pieces_of(request: web.Request) -> AsyncIterator[bytes]:
 
 
 async def send_tar(
-    request: web.Request, pieces: AsyncIterator[bytes], content_type: str = "application/x-tar"
+    request: web.Request,
+    pieces: AsyncIterator[bytes],
+    content_type: str = "application/x-tar",
+    headers: Mapping[str, str] | None = None,
 ) -> web.StreamResponse:
     """A tar file as the answer. After the first byte a failure can only cut it off."""
     first = await anext(aiter(pieces), b"")  # what fails at once has a status
-    response = web.StreamResponse(headers={"Content-Type": content_type})
+    response = web.StreamResponse(headers={"Content-Type": content_type, **(headers or {})})
     response.enable_chunked_encoding()
     await response.prepare(request)
     try:

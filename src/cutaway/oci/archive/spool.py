@@ -27,6 +27,7 @@ FREE_GROWTH: Final = 4 << 30  # bytes that any stream may grow to
 RATIO: Final = 250  # beyond that, no real layers are packed so densely
 MAGIC_SIZE: Final = 6
 
+_DAMAGE: Final = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 _MAGIC: Final = (
     (b"\x1f\x8b\x08", "gzip"),
     (b"BZh", "bzip2"),
@@ -102,24 +103,39 @@ def decompressed(raw: BinaryIO, kind: str, limit: int = 0) -> Any:
             if total > most:
                 raise errors.ResourceExhausted(f"{kind} stream grows beyond {most} bytes: refused")
             yield piece
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+    except _DAMAGE as error:
         raise errors.InvalidArgument(f"damaged {kind} stream: {error}") from None
 
 
-class _Reader(Protocol):
+class Decompressed:
+    """What a compressed stream holds, read as it comes in, without bounds."""
+
+    def __init__(self, raw: Readable, kind: str) -> None:
+        self._kind = kind
+        self._reader = _OPENERS[kind](raw)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Raises `InvalidArgument` for a damaged stream."""
+        try:
+            return self._reader.read(size)
+        except _DAMAGE as error:
+            raise errors.InvalidArgument(f"damaged {self._kind} stream: {error}") from None
+
+
+class Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes: ...
 
 
-def _zstd(raw: BinaryIO) -> _Reader:
+def _zstd(raw: Any) -> Readable:
     decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
     return decompressor.stream_reader(raw, read_across_frames=True, closefd=False)
 
 
-def _gzip(raw: BinaryIO) -> _Reader:
+def _gzip(raw: Any) -> Readable:
     return gzip.GzipFile(fileobj=raw, mode="rb")
 
 
-_OPENERS: Final[dict[str, Callable[[BinaryIO], _Reader]]] = {
+_OPENERS: Final[dict[str, Callable[[Any], Readable]]] = {
     "gzip": _gzip,
     "bzip2": bz2.BZ2File,
     "xz": lzma.LZMAFile,
