@@ -20,10 +20,10 @@ from cutaway.engine.api.keys import daemon_of
 from cutaway.engine.api.middleware import streaming
 from cutaway.engine.containers import diff
 from cutaway.engine.containers.archive import Archiver, PathStat
-from cutaway.engine.images.spool import MAGIC_SIZE, Decompressed, compression_of
 from cutaway.engine.threads import finished
 from cutaway.engine.timestamps import rfc3339
 from cutaway.errors import Cancelled, InvalidArgument, Unknown
+from cutaway.oci.archive.spool import MAGIC_SIZE, Decompressed, compression_of
 
 STAT_HEADER: Final = "X-Docker-Container-Path-Stat"
 _EPOCH: Final = "1970-01-01T00:00:00Z"
