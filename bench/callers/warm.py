@@ -22,7 +22,7 @@ from cutaway.shim.launch import Launcher
 from cutaway.shim.loop import Event, Loop
 from cutaway.shim.options import Options
 from cutaway.shim.reaper import Reaper
-from cutaway.shim.runtime import Runtime
+from cutaway.shim.runtime import Runtime, pid_file
 from cutaway.shim.stdio import NullIo
 
 NAMESPACE = "bench"
@@ -40,8 +40,13 @@ class Shim:
         self._launcher = Launcher(self.reaper)
         self.runtime = Runtime(self._launcher, runtime, Options(root=root), NAMESPACE, str(bundle))
 
-    def expect_call(self) -> None:
-        """As a shim does when it has been started, and when an exec has been described to it."""
+    def expect_create(self, name: str) -> None:
+        """As a shim does when it has been started."""
+        self._launcher.prepare(self._binary, self.runtime.expected(name, pid_file(str(self.bundle))))
+        time.sleep(ROUND_TRIP)
+
+    def expect_exec(self) -> None:
+        """As a shim does when an exec has been described to it."""
         self._launcher.prepare(self._binary)
         time.sleep(ROUND_TRIP)
 
@@ -59,7 +64,7 @@ class Shim:
         """An event for the end of the init, and its pid."""
         self.reaper.keep()
         io, ended = NullIo(), Event()
-        pid = await self.runtime.create(name, f"{self.bundle}/init.pid", io)
+        pid = await self.runtime.create(name, pid_file(str(self.bundle)), io)
         io.started()
         self.reaper.expect(pid, lambda _: ended.set())
         self.reaper.release()
@@ -71,7 +76,7 @@ def cycle(shim: Shim) -> Figures:
 
     async def calls() -> None:
         name = f"bench-{os.getpid()}"
-        shim.expect_call()
+        shim.expect_create(name)
         before = time.perf_counter()
         ended, _ = await shim.create(name)
         created = time.perf_counter()
@@ -97,7 +102,7 @@ def memory(shim: Shim) -> Figures:
 
     async def calls() -> None:
         name = f"bench-{os.getpid()}"
-        shim.expect_call()
+        shim.expect_create(name)
         _, init = await shim.create(name)
         figures["runtime"] = private_bytes(shim.bundle / "smaps")
         figures["init"] = private_bytes(f"/proc/{init}/smaps_rollup")
@@ -123,7 +128,7 @@ async def serve_exec(shim: Shim, process: bytes) -> None:
 
 async def exec_once(shim: Shim, name: str, process: bytes) -> Figures:
     begun = cpu_seconds()
-    shim.expect_call()
+    shim.expect_exec()
     before = time.perf_counter()
     shim.reaper.keep()
     io, ended = NullIo(), Event()

@@ -18,11 +18,11 @@ from cutaway.errors import CutawayError, InvalidArgument
 from cutaway.oci import runtime_spec
 from cutaway.oci.document import Document, loads
 from cutaway.oci.runtime_spec import Spec
-from cutaway.runc import cgroup_setup, config, creation, logs, number_ranges, validate
+from cutaway.runc import cgroup_setup, config, draft, logs, number_ranges, validate
 from cutaway.runc.context import Context
 from cutaway.runc.plan import build
 from cutaway.runc.plan.namespaces import NamespacePlan
-from cutaway.runc.process import sealed
+from cutaway.runc.process import parent, sealed
 from runc.bundles import Bundle, Runtime, cgroups_named
 from support.leftovers import temporary_base
 
@@ -34,7 +34,7 @@ Changes = list[tuple[hostile.Place, Any]]
 def here() -> Iterator[Path]:
     """A bundle's directory, for planning."""
     with temporary_base() as base, chdir(base), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(creation, "SECCOMP_CACHE", os.fspath(base / "seccomp"))
+        patch.setattr(draft, "SECCOMP_CACHE", os.fspath(base / "seccomp"))
         yield base
 
 
@@ -56,9 +56,9 @@ def _plan(context: Context) -> None:
     assert all(validate.warnings(spec))
     assert spec.process is not None
     assert spec.linux is not None
-    container = creation.container(context, "planned", spec, bundle, rootfs)
+    container = draft.container(context, "planned", spec, bundle, rootfs)
     manager = cgroup_setup.choose(context, spec, container)
-    around = creation._look_around(context, spec, container, manager)
+    around = draft._look_around(context, parent.Making(container, spec, spec.process), manager)
     namespaces = NamespacePlan(spec.linux)
     around.way = sealed.prepare(
         spec.process, around.sets, spec.linux.seccomp, around.seccomp, own_users=namespaces.has("user")

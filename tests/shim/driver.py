@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+from google.protobuf.any_pb2 import Any as Any_
 from google.protobuf.message import Message
 
 from cutaway.pb import envelope_pb2, runc_options_pb2, service, shim_pb2, task_events_pb2
@@ -35,6 +36,7 @@ from support.process import has_ended, wait_until
 
 PROGRAM: Final = VENV_BIN / "containerd-shim-cutaway-v1"
 METHODS: Final = service.methods(shim_pb2.DESCRIPTOR, "Task")
+OPTIONS: Final = "containerd.runc.v1.Options"
 HEADER: Final = struct.Struct(">IIBB")
 
 
@@ -221,7 +223,7 @@ class Shim:
         request = shim_pb2.CreateTaskRequest(
             id=self.bundle.id, bundle=str(self.bundle.path), **{**streams, **fields}
         )
-        request.options.type_url = "containerd.runc.v1.Options"
+        request.options.type_url = OPTIONS
         request.options.value = options.SerializeToString()
         stream = self.client.send("Create", request)
         return int(self.receive("Create", stream).pid)
@@ -377,7 +379,9 @@ class ShimHost:
         return Finished(done.returncode, done.stdout)
 
     def start(self, bundle: Bundle) -> Shim:
-        done = self.command(bundle, "start")
+        """By `start` with the runtime's options on stdin, as containerd gives them."""
+        given = Any_(type_url=OPTIONS, value=self.options().SerializeToString())
+        done = self.command(bundle, "start", stdin=given.SerializeToString())
         assert done.code == 0, done.output
         return self.connect(bundle, done.output.decode())
 

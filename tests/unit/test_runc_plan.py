@@ -26,6 +26,7 @@ from cutaway.runc.plan import (
     privileges,
     program,
     step,
+    system,
     tree,
 )
 from cutaway.runc.plan.namespaces import NamespacePlan
@@ -73,7 +74,7 @@ def test_the_default_configurations_plan_reads_like_this() -> None:
     assert "make device /dev/null (c 1:3)" in text
     assert "link /dev/ptmx to pts/ptmx" in text
     assert text[-3:] == [
-        "wait for the runtime (mounted)",
+        "tell the runtime (mounted)",
         "make / read-only",
         "change to the container's root by pivot_root",
     ]
@@ -83,7 +84,40 @@ def test_the_default_configurations_plan_reads_like_this() -> None:
         "set 2 environment variables",
         "become uid 0 gid 0 groups none in /",
         "find sh",
+        "wait for the runtime",
     ]
+
+
+def order_of_waiting(**changes: Any) -> tuple[list[str], list[str]]:
+    """What stands before and after the wait for the runtime, the last and the first of it."""
+    plan = plan_of(config(**changes), seccomp=(b"\0" * 8, 0))
+    steps = [*plan.before, *plan.after]
+    at = next(index for index, each in enumerate(steps) if isinstance(each, system.AwaitParent))
+    return told(steps[at - 1 : at]), told(steps[at + 1 : at + 2])
+
+
+def test_the_runtime_is_waited_for_as_late_as_the_filter_lets_it() -> None:
+    """What the filter forbids is not known: it may be recvfrom(2)."""
+    last = {"process__terminal": False, "process__noNewPrivileges": True}
+    before, after = order_of_waiting(**last)
+    assert before == ["find sh"]
+    assert "seccomp" in after[0]
+    before, after = order_of_waiting(**{**last, "process__noNewPrivileges": False})
+    assert before == ["set 2 environment variables"]
+    assert "seccomp" in after[0]
+
+
+@pytest.mark.parametrize("name", ["prestart", "createRuntime", "createContainer"])
+def test_hooks_keep_their_order(name: str) -> None:
+    hooks = {name: [{"path": "/bin/true"}]}
+    before, _ = order_of_waiting(process__terminal=False, hooks=hooks)
+    assert before == ["tell the runtime (mounted)"]
+
+
+def test_a_terminal_is_not_opened_while_limits_are_set() -> None:
+    """v1 forbids all devices before it allows some."""
+    before, _ = order_of_waiting(process__terminal=True)
+    assert before == ["tell the runtime (mounted)"]
 
 
 def test_a_mount_label_goes_to_every_file_system_that_takes_one() -> None:
@@ -151,7 +185,8 @@ def test_masks_and_hooks_are_done_before_the_root_changes_and_read_only_last() -
     text = told(plan.before)
     order = [
         "mask /sys/firmware",
-        "wait for the runtime (mounted)",
+        "tell the runtime (mounted)",
+        "wait for the runtime",
         "run 1 createContainer hooks",
         "make / read-only",
     ]

@@ -40,12 +40,14 @@ def choose(context: "Context", spec: "Spec", container: "Container") -> "Manager
     if not manager.made_by_entry and context.may_lack_cgroups():
         manager = rootless.permitted(manager, resources, asked=bool(path))
     container.record.cgroup_paths = manager.paths()
-    _check_used(context, manager)
     return manager
 
 
-def _check_used(context: "Context", manager: "Manager") -> None:
-    """A cgroup that is there already: frozen, it would hold init for ever; with processes, delete fails."""
+def check_unused(context: "Context", manager: "Manager") -> None:
+    """A cgroup that is there already: frozen, it would hold init for ever; with processes, delete fails.
+
+    Raises `FailedPrecondition`.
+    """
     if manager.exists() and (count := len(manager.pids())):
         context.log.warning(f"container's cgroup is not empty: {count} process(es) found")
         context.log.warning(

@@ -29,10 +29,20 @@ def load() -> tuple[Spec, str]:
 
     Raises `NotFound`, and `InvalidArgument` with the JSON path of what is wrong.
     """
-    text = _read(FILE)
+    text = read()
+    return parse(text), text
+
+
+def read() -> str:
+    """The text of the configuration in the working directory. Raises as `load`."""
+    return _read(FILE)
+
+
+def parse(text: str) -> Spec:
+    """A configuration. Raises `InvalidArgument` with the JSON path of what is wrong."""
     spec = document.loads(Spec, text, FILE)
     _check_texts(spec, text, FILE)
-    return spec, text
+    return spec
 
 
 def _check_texts(found: document.Document, text: str, what: str) -> None:

@@ -6,7 +6,7 @@ from cutaway.runc.logs import Log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from cutaway.runc.plan.step import Step, Timing
     from cutaway.runc.restart import Restart
@@ -24,6 +24,7 @@ class Context:
         rootless: str = "",
         debug: bool = False,
         criu: str = "",
+        words: "Sequence[str]" = (),
     ) -> None:
         self.root = root
         self.log = log
@@ -31,6 +32,7 @@ class Context:
         self.rootless = rootless
         self.debug = debug
         self.criu = criu  # the program; by default found in PATH
+        self.words = words  # the whole command line
         self.tracing = False
         self.restart: Restart | None = None  # None in a fork of a warm process
         self._may_lack_cgroups: bool | None = None

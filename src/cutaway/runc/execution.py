@@ -9,7 +9,7 @@ import os
 from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument
 from cutaway.linux import capabilities, processes
 from cutaway.oci.runtime_spec import Capabilities
-from cutaway.runc import config, console, creation, restart, rootless, state, validate
+from cutaway.runc import config, console, draft, restart, rootless, state, validate
 from cutaway.runc.plan import build, cgroups, scheduling, step, system
 from cutaway.runc.plan.namespaces import NamespacePlan
 from cutaway.runc.process import bridge, channel, limits, parent, sealed, starting
@@ -47,8 +47,8 @@ def execute(context: "Context", options: "Parsed", making: "Making", relay: "Rel
     With a `relay` in the foreground: it takes the terminal, if the process has one, or gives it pipes.
     """
     process = making.process
-    creation.check_terminal(process, detach=relay is None, console_socket=options.text("console-socket"))
-    kept = creation.inherited_fds(process, options.number("preserve-fds"))
+    draft.check_terminal(process, detach=relay is None, console_socket=options.text("console-socket"))
+    kept = draft.inherited_fds(process, options.number("preserve-fds"))
     console_socket = -1
     if options.text("console-socket"):
         console_socket = console.connect(options.text("console-socket"))
@@ -156,7 +156,7 @@ def _steps(
     steps: list[step.Step] = [
         StartProcess(making, enter, init, ours, entry),
         AdoptProcess(making, cgroup2),
-        parent.LetInitRun(making, ours, "go", "ready", None, creation.agent(making)),
+        parent.LetInitRun(making, ours, "go", "ready", None, draft.agent(making)),
         WritePid(making, os.path.abspath(options.text("pid-file")) if options.text("pid-file") else ""),
     ]
     context.explain("parent", steps)
@@ -188,9 +188,9 @@ def _look_around(
         container.id, container.record.bundle, container.oci_state(state.RUNNING), sets
     )
     around.unprivileged = rootless.unprivileged()
-    around.personality = creation.personality(linux)
+    around.personality = draft.personality(linux)
     wanted = linux.seccomp if linux else None
-    around.seccomp = creation.compiled_filter(wanted)
+    around.seccomp = draft.compiled_filter(wanted)
     around.way = sealed.prepare(process, sets, wanted, around.seccomp, own_users=own_users)
     return around
 
@@ -320,14 +320,26 @@ class AdoptProcess(starting.Adopt):
         limits.set_limits(self.making.pid, self.making.process)
 
 
-class WritePid(parent.SaveReady):
-    """Write the pid file."""
+class WritePid(parent.ParentStep):
+    """Write the pid file, if one is wanted."""
 
-    __slots__ = ()
+    __slots__ = ("path",)
+    group = "state"
+
+    def __init__(self, making: "Making", path: str) -> None:
+        super().__init__(making)
+        self.path = path
+
+    def describe(self) -> str:
+        return f"write pid {self.making.pid} to {self.path or 'no file'}"
+
+    def command(self) -> str:
+        return f"echo -n {self.making.pid} > {self.path}" if self.path else "# no pid file is wanted"
 
     def execute(self, here: step.Here) -> None:
-        if self.pid_file:
-            parent.write_pid_file(self.pid_file, self.making.pid)
+        if self.path:
+            parent.stage_pid_file(self.path, self.making.pid)
+            parent.publish_pid_file(self.path)
 
 
 def _make(context: "Context", steps: "list[step.Step]", making: "Making") -> None:

@@ -71,23 +71,47 @@ def _main(words: "list[str]", log: Log, *, cold: bool) -> int:
 
         return _print(usage.general())
     try:
-        root = _root(parsed)
+        context = _context(parsed, words, log)
     except CutawayError as error:
         log.error(str(error))
         return 1
-    context = Context(
-        root,
-        log,
-        systemd_cgroup=parsed.flag("systemd-cgroup"),
-        rootless=parsed.text("rootless"),
-        debug=parsed.flag("debug"),
-        criu=parsed.text("criu"),
-    )
     if cold and parsed.arguments[0] in _MAKING:
         from cutaway.runc.restart import Restart
 
         context.restart = Restart(log)
     return _command(context, parsed.arguments[0], parsed.arguments[1:])
+
+
+def expect(argv: "list[str]") -> bool:
+    """Do what can be done of this call before it is made; whether that was anything.
+
+    For a process that will be told to make it, and no other. What fails, fails in the call again.
+    """
+    from cutaway.runc import ahead
+
+    try:
+        parsed = options.parse(GLOBAL, argv, stop_at_argument=True)
+        name, *words = parsed.arguments
+        if name != "create":
+            return False
+        context = _context(parsed, argv, ahead.Silent())
+        ahead.draw(context, options.parse(COMMANDS[name].options, words))
+    except Exception:  # noqa: BLE001 - nobody is there yet to be told, and the call will say it
+        return False
+    return True
+
+
+def _context(parsed: "Parsed", words: "list[str]", log: Log) -> Context:
+    """Raises `FailedPrecondition`."""
+    return Context(
+        _root(parsed),
+        log,
+        systemd_cgroup=parsed.flag("systemd-cgroup"),
+        rootless=parsed.text("rootless"),
+        debug=parsed.flag("debug"),
+        criu=parsed.text("criu"),
+        words=words,
+    )
 
 
 def _root(parsed: "Parsed") -> str:

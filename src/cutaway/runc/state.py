@@ -81,7 +81,20 @@ class Container:
 
     def save(self) -> None:
         """Write state.json in one step."""
-        _write(os.path.join(self.directory, STATE_FILE), document.dumps(self.record))
+        self.stage()
+        self.publish()
+
+    def stage(self) -> None:
+        """The first half of `save`: what takes its time."""
+        smallfile.write(f"{self._file}.new", document.dumps(self.record).encode(), 0o600)
+
+    def publish(self) -> None:
+        """The second half."""
+        os.rename(f"{self._file}.new", self._file)
+
+    @property
+    def _file(self) -> str:
+        return os.path.join(self.directory, STATE_FILE)
 
     def save_config(self, text: str) -> None:
         """Keep the configuration that the container was created with."""

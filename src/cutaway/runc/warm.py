@@ -13,13 +13,13 @@ from cutaway.linux.cgroups import devices
 from cutaway.linux.digest import sha256
 from cutaway.oci import document
 from cutaway.oci.runtime_spec import Process, Root, Spec
-from cutaway.runc import creation, options, state, validate
+from cutaway.runc import draft, options, state, validate
 from cutaway.runc.commands import COMMANDS, GLOBAL, spec
 from cutaway.runc.context import Context
 from cutaway.runc.logs import Log
 from cutaway.runc.plan import build, step
 from cutaway.runc.plan.namespaces import NamespacePlan
-from cutaway.runc.process import channel, parent, starting
+from cutaway.runc.process import channel, parent
 
 _TIMES = 12  # CPython 3.11 looks at a function anew after 8 calls
 _ID = "cutaway-rehearsal"  # of no container
@@ -74,13 +74,11 @@ def rehearse_steps() -> None:
     assert found.process is not None
     context = Context("/", Log())
     words = options.parse(COMMANDS["create"].options, [_ID])
-    container = creation.container(context, _ID, found, "/", rootfs)
+    container = draft.container(context, _ID, found, "/", rootfs)
     making = parent.Making(container, found, found.process)
-    for each in creation.plan_steps(context, words, making, "", "", 0, -1, None):
-        if isinstance(each, starting.StartInit):
-            _converse(each.ours, each.init.end)
-            each.init.close()
-            each.ours.close()
+    drawn = draft.plan(context, words, making, "", "")
+    _converse(drawn.ours, drawn.init.end)
+    drawn.close()
 
 
 def _converse(ours: channel.Channel, theirs: channel.Channel) -> None:

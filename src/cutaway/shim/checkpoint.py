@@ -3,8 +3,6 @@
 The work is criu's, which the runtime calls. Source: containerd's runc shim (process/init.go), go-runc.
 """
 
-import shutil
-
 from cutaway.errors import CutawayError, InvalidArgument, Unknown
 from cutaway.shim import log
 
@@ -62,6 +60,8 @@ def options_of(value: "Any") -> "CheckpointOptions":
 
 async def save(runtime: "Runtime", container: str, bundle: str, path: str, how: "CheckpointOptions") -> None:
     """Save a running container to `path`. Raises `Unknown`; criu's log is then in the bundle."""
+    import shutil  # brings three compression libraries, which every fork of the zygote would carry
+
     work = how.work_path or f"{bundle}/work/{_WORK}"
     try:
         await runtime.checkpoint(container, _arguments(path, work, how))

@@ -16,7 +16,7 @@ from cutaway.shim import address, mounts, options
 from cutaway.shim.launch import Launcher
 from cutaway.shim.loop import Loop
 from cutaway.shim.reaper import Reaper
-from cutaway.shim.runtime import Runtime
+from cutaway.shim.runtime import Runtime, pid_file
 from cutaway.trace import spans
 from cutaway.trace.context import from_environment
 
@@ -45,7 +45,7 @@ def delete(arguments: "Arguments", program: str) -> int:
     point("shim.cleanup.unmounted")
     address.remove_dead(bundle)
     point("shim.cleanup.socket-removed")
-    os.write(1, _response(_pid(f"{bundle}/init.pid")))
+    os.write(1, _response(_pid(pid_file(bundle))))
     return 0
 
 

@@ -11,7 +11,7 @@ from cutaway.faults import point
 from cutaway.shim import log, mounts, options, states
 from cutaway.shim.loop import wait_for
 from cutaway.shim.process import Process
-from cutaway.shim.runtime import Runtime, not_running
+from cutaway.shim.runtime import Runtime, not_running, pid_file
 from cutaway.shim.stdio import Stdio, Streams
 from cutaway.shim.tracing import step
 from cutaway.trace import spans
@@ -119,8 +119,7 @@ class Container:
         self.init.io = self._streams.open(self.init.stdio)
         await self.init.io.prepare()
         if self.bundle.saved is None:
-            pid_file = f"{self.bundle.path}/init.pid"
-            self.init.pid = await self._runtime.create(self.id, pid_file, self.init.io)
+            self.init.pid = await self._runtime.create(self.id, pid_file(self.bundle.path), self.init.io)
             await self._begin_to_copy()
 
     async def _begin_to_copy(self) -> None:
@@ -181,9 +180,9 @@ class Container:
     async def _restore(self, saved: "Saved") -> None:
         self._host.reaper.keep()
         try:
-            pid_file = f"{self.bundle.path}/init.pid"
-            arguments = saved.arguments()
-            self.init.pid = await self._runtime.restore(self.id, arguments, pid_file, self.init.io)
+            self.init.pid = await self._runtime.restore(
+                self.id, saved.arguments(), pid_file(self.bundle.path), self.init.io
+            )
             await self._begin_to_copy()
             self._host.reaper.expect(self.init.pid, self.init.reaped)
         finally:
@@ -196,8 +195,8 @@ class Container:
         try:
             process.io = self._streams.open(process.stdio)
             await process.io.prepare()
-            pid_file = f"{self.bundle.path}/{process.id}.pid"
-            process.pid = await self._runtime.exec(self.id, self._specs[process.id], pid_file, process.io)
+            path = pid_file(self.bundle.path, process.id)
+            process.pid = await self._runtime.exec(self.id, self._specs[process.id], path, process.io)
             process.state = states.RUNNING
             process.io.started()
             self._host.observer.started(self, process)

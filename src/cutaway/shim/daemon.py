@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 
+from cutaway.errors import InvalidArgument
 from cutaway.faults import point
 from cutaway.linux import processes
 from cutaway.pb import task_events_pb2
@@ -12,6 +13,7 @@ from cutaway.shim.launch import Launcher
 from cutaway.shim.loop import Loop, wait_for
 from cutaway.shim.oom import OomWatcher
 from cutaway.shim.reaper import Reaper
+from cutaway.shim.runtime import Runtime, pid_file
 from cutaway.shim.service import TaskService, methods
 from cutaway.shim.title import set_title
 from cutaway.shim.ttrpc.server import Server
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     import socket
 
     from cutaway.shim.arguments import Arguments
+    from cutaway.shim.bootstrap import Bootstrap
     from cutaway.shim.container import Observer
     from cutaway.shim.loop import Timer
 
@@ -49,14 +52,20 @@ class Daemon:
     observer: "Observer"
 
     def __init__(
-        self, arguments: "Arguments", listener: "socket.socket", path: str, program: str, parts: Parts
+        self,
+        arguments: "Arguments",
+        caller: "Bootstrap",
+        listener: "socket.socket",
+        path: str,
+        program: str,
+        parts: Parts,
     ) -> None:
         self.namespace = arguments["namespace"]
         self.loop = parts.loop
         self.reaper = parts.reaper
         self.launcher = parts.launcher
         binary = options.default_binary(program)
-        self.launcher.prepare(binary)
+        self.launcher.prepare(binary, _expected(arguments, caller, binary, self.launcher))
         self._path = path
         self._spans = otlp.configure_short(SERVICE)
         self._flush_timer: Timer | None = None
@@ -122,12 +131,31 @@ class Daemon:
         self.loop.stop()
 
 
-def run(arguments: "Arguments", listener: "socket.socket", path: str, parts: Parts | None = None) -> int:
+def run(
+    arguments: "Arguments",
+    caller: "Bootstrap",
+    listener: "socket.socket",
+    path: str,
+    parts: Parts | None = None,
+) -> int:
     """Serve until told to stop."""
     log.configure(arguments.debug)
     words = [f"-{name}={arguments[name]}" for name in ("id", "namespace", "address")]
     set_title([os.path.basename(sys.argv[0]), *words])
     processes.set_subreaper()
-    daemon = Daemon(arguments, listener, path, sys.argv[0], parts or Parts())
+    daemon = Daemon(arguments, caller, listener, path, sys.argv[0], parts or Parts())
     daemon.run()
     return 0
+
+
+def _expected(arguments: "Arguments", caller: "Bootstrap", binary: str, launcher: Launcher) -> list[str]:
+    """The runtime's first call: the bundle is the current folder, and its options came with `start`.
+
+    Nothing is to be expected where those make no sense: the request will be refused.
+    """
+    try:
+        bundle, settings = os.getcwd(), caller.options()
+    except InvalidArgument:
+        return []
+    runtime = Runtime(launcher, settings.binary_name or binary, settings, arguments["namespace"], bundle)
+    return runtime.expected(arguments["id"], pid_file(bundle))

@@ -21,6 +21,7 @@ from cutaway.trace.context import ENVIRONMENT
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
     from typing import NoReturn
 
     from cutaway.shim.reaper import Exit, Reaper
@@ -68,7 +69,7 @@ class Launcher:
         self._spare_child: Child | None = None
         self._environment: dict[str, str] | None = None  # that a child forked ahead has
 
-    def fork_ahead(self, program: "programs.Main") -> None:
+    def fork_ahead(self, program: programs.Program) -> None:
         """Have a child ready for a call of this program, before folder and environment of it are known."""
         try:
             self._keep(Spare(lambda end: _wait(program, end, ahead=True)))
@@ -76,21 +77,25 @@ class Launcher:
             return  # whoever expects a call tries again
         self._environment = dict(os.environ)
 
-    def prepare(self, binary: str) -> None:
-        """A call of this program is to be expected: have a child ready for it, if it is one in memory."""
+    def prepare(self, binary: str, expected: "Sequence[str]" = ()) -> None:
+        """A call of this program is to be expected: have a child ready for it, if it is one in memory.
+
+        `expected` is the command line, where that is known already: then the child does what it can ahead of
+        the call. A call with another is none the worse for it.
+        """
         try:
             program = programs.find(find_executable(binary))
         except NotFound:
             program = None  # the call itself will say so
         before, self._environment = self._environment, None
         if self._spare is not None and before is not None:
-            place = Place(os.getcwd(), _changes(before, dict(os.environ)))
+            place = Place(os.getcwd(), _changes(before, dict(os.environ)), list(expected))
             if program is None or not self._spare.settle(place):
                 self._dismiss()
         if self._spare is not None or program is None:
             return
         try:
-            self._keep(Spare(lambda end: _wait(program, end)))
+            self._keep(Spare(lambda end: _wait(program, end, expected)))
         except OSError:
             return  # the call itself will say so
 
@@ -198,7 +203,7 @@ class Launcher:
 def _inside(argv: list[str], output: int, errors: int) -> int | None:
     """The exit code of a program that could be called in this process. Raises `patience.WouldWait`."""
     program = programs.find(find_executable(argv[0]))
-    return inside.call(program, argv, output, errors) if program is not None else None
+    return inside.call(program.main, argv, output, errors) if program is not None else None
 
 
 def _memory(content: bytes) -> int:
@@ -242,7 +247,7 @@ def _become(
         if loaded is None:
             _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
             os.execve(program, argv, os.environ)
-        status = _enter(loaded, argv)
+        status = _enter(loaded.main, argv)
     except OSError as error:
         os.write(2, f"fork/exec {program}: {error.strerror}\n".encode())
     finally:
@@ -255,7 +260,9 @@ def _changes(before: dict[str, str], after: dict[str, str]) -> "dict[str, str | 
     return {**gone, **{name: value for name, value in after.items() if before.get(name) != value}}
 
 
-def _wait(program: "programs.Main", end: "socket.socket", *, ahead: bool = False) -> "NoReturn":
+def _wait(
+    program: programs.Program, end: "socket.socket", expected: "Sequence[str]" = (), *, ahead: bool = False
+) -> "NoReturn":
     """In a child forked in advance: get ready, and be the program when told so."""
     status = _NOT_EXECUTABLE
     try:
@@ -269,14 +276,17 @@ def _wait(program: "programs.Main", end: "socket.socket", *, ahead: bool = False
                 os._exit(0)
             processes.set_name(_CALLED)
             place.take()
+            expected = place.expected
         os.environ.pop(_NOTIFY_SOCKET, None)
+        if not (expected and program.expect is not None and program.expect(list(expected[1:]))):
+            processes.close_from(3, {end.fileno()})  # what a vain attempt has left
         call = wait(end)
         if call is None:
             os._exit(0)
-        _take_descriptors(call.descriptors, {end.fileno()})
+        _move_descriptors(call.descriptors)
         if call.traceparent:
             os.environ[ENVIRONMENT] = call.traceparent
-        status = _enter(program, call.argv)
+        status = _enter(program.main, call.argv)
         end.send(bytes((status,)))
     except OSError as error:
         os.write(2, f"fork/exec: {error.strerror}\n".encode())
@@ -324,10 +334,17 @@ def _reset_signals() -> None:
         _signal.signal(number, _signal.SIG_DFL)
 
 
-def _take_descriptors(descriptors: tuple[int, ...], keep: "set[int] | frozenset[int]" = frozenset()) -> None:
-    """Move the descriptors to 0, 1, 2 and so on, whatever their numbers, and close all others but `keep`."""
+def _take_descriptors(descriptors: tuple[int, ...]) -> None:
+    """Move the descriptors to 0, 1, 2 and so on, whatever their numbers, and close all others."""
     free = max(*descriptors, len(descriptors)) + 1
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD, free) for fd in descriptors]
     for target, fd in enumerate(high):
         os.dup2(fd, target)
-    processes.close_from(len(descriptors), keep)
+    processes.close_from(len(descriptors))
+
+
+def _move_descriptors(descriptors: tuple[int, ...]) -> None:
+    """Move descriptors that were received here to 0, 1, 2; what else is open stays."""
+    for target, fd in enumerate(descriptors):
+        os.dup2(fd, target)
+    processes.close(list(descriptors))

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 _MAX_SAID = 4096  # of a failed runtime's words
 
 
+def pid_file(bundle: str, process: str = "init") -> str:
+    """Where a runtime is told to write the pid of a process: containerd's shim looks there too."""
+    return f"{bundle}/{process}.pid"
+
+
 class Runtime:
     """One runtime for one bundle."""
 
@@ -49,12 +54,18 @@ class Runtime:
 
     async def create(self, container: str, pid_file: str, io: "ProcessIo") -> int:
         """Make the container; returns its init's pid. Raises `Unknown` with the runtime's reason."""
-        arguments = [
-            "create", "--bundle", self._bundle, "--pid-file", pid_file,
-            *_console(io), *self._create_flags, container,
-        ]  # fmt: skip
-        await self._make(arguments, io, "OCI runtime create failed")
+        await self._make(self._create(container, pid_file, _console(io)), io, "OCI runtime create failed")
         return _read_pid(pid_file)
+
+    def expected(self, container: str, pid_file: str) -> list[str]:
+        """The command line by which `create` will call the runtime, if there is no terminal."""
+        return [self._binary, *self._global, *self._create(container, pid_file, [])]
+
+    def _create(self, container: str, pid_file: str, console: list[str]) -> list[str]:
+        return [
+            "create", "--bundle", self._bundle, "--pid-file", pid_file,
+            *console, *self._create_flags, container,
+        ]  # fmt: skip
 
     async def exec(self, container: str, process: bytes, pid_file: str, io: "ProcessIo") -> int:
         """Start another process from its OCI JSON; returns its pid. Raises as `create`."""

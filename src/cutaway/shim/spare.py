@@ -5,7 +5,8 @@ request that describes an exec and the one that starts it lies a round trip. A c
 is there when the call comes. It belongs to one shim, has
 seen nothing but that shim's start, and runs one call.
 
-    shim → child    {"cwd": "...", "environment": {...}}, to one that was forked before its shim knew these
+    shim → child    {"cwd": "...", "environment": {...}, "expected": [...]}, to one that was forked before
+                    its shim knew these
     shim → child    {"argv": [...], "traceparent": "..."} and the descriptors, one packet; or the end
     child → shim    the exit code, one byte, when the call is through: its end takes a millisecond more
 
@@ -38,14 +39,15 @@ class Call:
 
 
 class Place:
-    """Where a spare child's call will be made: its folder, and what differs of the environment (None: is not
-    there)."""
+    """Where a spare child's call will be made: its folder, what differs of the environment (None: is not
+    there), and the command line that is expected, if one is."""
 
-    __slots__ = ("cwd", "environment")
+    __slots__ = ("cwd", "environment", "expected")
 
-    def __init__(self, cwd: str, environment: "dict[str, str | None]") -> None:
+    def __init__(self, cwd: str, environment: "dict[str, str | None]", expected: list[str]) -> None:
         self.cwd = cwd
         self.environment = environment
+        self.expected = expected
 
     def take(self) -> None:
         """In the child. Raises OSError."""
@@ -81,7 +83,8 @@ class Spare:
 
     def settle(self, place: Place) -> bool:
         """Tell it where it is; False when it is gone, or that is too much to be told."""
-        return self._send({"cwd": place.cwd, "environment": place.environment}, ())
+        fields = {"cwd": place.cwd, "environment": place.environment, "expected": place.expected}
+        return self._send(fields, ())
 
     def _send(self, fields: "dict[str, Any]", descriptors: tuple[int, ...]) -> bool:
         packet = jsontext.dumps(fields).encode()
@@ -115,7 +118,7 @@ def find_place(end: socket.socket) -> Place | None:
     if not packet:
         return None
     fields = jsontext.loads(packet)
-    return Place(fields["cwd"], fields["environment"])
+    return Place(fields["cwd"], fields["environment"], fields["expected"])
 
 
 def wait(end: socket.socket) -> Call | None:

@@ -56,7 +56,7 @@ def start(arguments: "Arguments") -> int:
             address.remove(path)
             raise
         if pid == 0:
-            _be_daemon(arguments, listener, path, answer)
+            _be_daemon(arguments, caller, listener, path, answer)
         listener.close()
     os.write(1, answer)
     return 0
@@ -87,7 +87,9 @@ def _join_cgroup(caller: Bootstrap) -> None:
         raise Unknown(f"failed to join cgroup {wanted}: {error}") from None
 
 
-def _be_daemon(arguments: "Arguments", listener: "socket.socket", path: str, answer: bytes) -> "NoReturn":
+def _be_daemon(
+    arguments: "Arguments", caller: Bootstrap, listener: "socket.socket", path: str, answer: bytes
+) -> "NoReturn":
     """In the child; or in the command's own process, if it can be left to go on."""
     code = 1
     try:
@@ -104,7 +106,7 @@ def _be_daemon(arguments: "Arguments", listener: "socket.socket", path: str, ans
         point("shim.start.left")
         from cutaway.shim.daemon import run
 
-        code = run(arguments, listener, path, parts)
+        code = run(arguments, caller, listener, path, parts)
     except BaseException as error:  # noqa: BLE001 - the last thing that can be done with it
         from cutaway.shim import log
 

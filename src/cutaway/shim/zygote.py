@@ -301,7 +301,7 @@ def _preload_runtime() -> None:
 
     try:
         from cutaway.runc import warm
-        from cutaway.runc.main import main
+        from cutaway.runc.main import expect, main
 
         _load_all("cutaway.runc")
         warm.prepare()
@@ -309,7 +309,7 @@ def _preload_runtime() -> None:
         sys.stderr.write(f"runtime calls will not be warm: {error}\n")
         return
     executable = os.path.join(os.path.dirname(sys.executable), _RUNTIME)
-    programs.register(executable, main)
+    programs.register(executable, main, expect)
 
 
 def main(argv: list[str]) -> int:

@@ -9,7 +9,7 @@ import os
 from cutaway.errors import FailedPrecondition
 from cutaway.linux import mounts, paths, processes
 from cutaway.oci.runtime_spec import Hooks
-from cutaway.runc import cgroup_setup, config, console, creation, hooks, state, validate
+from cutaway.runc import cgroup_setup, config, console, creation, draft, hooks, state, validate
 from cutaway.runc.criu import external, messages, options
 from cutaway.runc.criu.swrk import Criu
 from cutaway.runc.plan import mount_options
@@ -46,25 +46,28 @@ def restore(context: "Context", parsed: "Parsed", relay: "Relay | None") -> "Mak
     process = spec.process
     assert process is not None  # validated
     console_path = parsed.text("console-socket")
-    creation.check_terminal(process, detach=relay is None, console_socket=console_path)
+    draft.check_terminal(process, detach=relay is None, console_socket=console_path)
     request = options.common(parsed, spec.annotations)
     criu = Criu(context.criu)
     _security(request, parsed, criu.version())
-    container = creation.container(context, container_id, spec, bundle, rootfs)
+    container = draft.container(context, container_id, spec, bundle, rootfs)
     making = parent.Making(container, spec, process)
     manager = cgroup_setup.choose(context, spec, container)
+    cgroup_setup.check_unused(context, manager)
     console_socket = -1
     if console_path:
         console_socket = console.connect(console_path)
     elif relay is not None and process.terminal:
         console_socket = relay.open_socket(process)
     run = RunCriu(making, manager, criu, request, folders, console_socket)
+    stage = parent.StageReady(making, pid_file)
     steps = [
         parent.ReserveName(making, text, (0, 0)),
         parent.MakeCgroup(making, manager, None),
         MakeMountPoints(making),
         run,
-        parent.SaveReady(making, pid_file),
+        stage,
+        parent.SaveReady(making, stage),
     ]
     try:
         creation.make(context, list(steps), making)

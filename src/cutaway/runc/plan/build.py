@@ -22,6 +22,8 @@ from cutaway.runc.process.sealed import Way
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cutaway.linux.capabilities import Sets
     from cutaway.oci.runtime_spec import Process, Spec, State
     from cutaway.runc.plan import binds
@@ -74,16 +76,30 @@ class InitPlan:
 def init_plan(spec: "Spec", namespaces: "NamespacePlan", around: Surroundings) -> InitPlan:
     """The whole plan of a container's init. Raises `InvalidArgument`, `Unimplemented`."""
     assert spec.process is not None
+    wait: list[Step] = [system.AwaitParent()]
+    waits_late = _may_wait_late(spec)
     before = [
         *_namespace_steps(spec, namespaces, around),
         *rootfs.root_steps(spec, namespaces, around),
         *rootfs.view_steps(spec, around.mount_label),
-        system.AskParent("mounted"),
+        system.TellParent("mounted"),
+        *([] if waits_late else wait),
         *_hooks(spec, "createContainer", around),
         *_finish_steps(spec, namespaces, around),
     ]
-    after = process_steps(spec.process, around)
+    after = process_steps(spec.process, around, wait if waits_late else [])
     return InitPlan(before, after, _hooks(spec, "startContainer", around))
+
+
+def _may_wait_late(spec: "Spec") -> bool:
+    """Whether the parent's work on the mounted container may be going on while init finishes its own.
+
+    Not if there are hooks, which come in an order; and not with a terminal: setting limits, v1 forbids all
+    devices before it allows some, and a terminal is opened once more.
+    """
+    hooks = spec.hooks
+    ordered = hooks is not None and bool(hooks.prestart or hooks.create_runtime or hooks.create_container)
+    return not ordered and not (spec.process is not None and spec.process.terminal)
 
 
 def _namespace_steps(spec: "Spec", namespaces: "NamespacePlan", around: Surroundings) -> "list[Step]":
@@ -143,11 +159,11 @@ def label_steps(process: "Process", way: Way) -> "list[Step]":
     return steps
 
 
-def process_steps(process: "Process", around: Surroundings) -> "list[Step]":
+def process_steps(process: "Process", around: Surroundings, wait: "Sequence[Step]" = ()) -> "list[Step]":
     """The steps between being in the container and its exec: the same for init and for `exec`.
 
     Without no_new_privileges a filter needs CAP_SYS_ADMIN and comes before the capabilities go; with
-    it, as the very last.
+    it, as the very last. `wait`, for the parent, comes as late as a filter lets it.
     """
     steps: list[Step] = []
     if process.terminal:
@@ -165,9 +181,11 @@ def process_steps(process: "Process", around: Surroundings) -> "list[Step]":
         program.FindProgram((process.args or [""])[0]),
     ]
     if around.seccomp is None or around.way.filter_late:
-        return [*steps, *last]
+        return [*steps, *last, *wait]
     filter_ = filters.InstallSeccomp(*around.seccomp)
-    return [*steps, *last, filter_] if process.no_new_privileges else [*steps, filter_, *last]
+    if process.no_new_privileges:
+        return [*steps, *last, *wait, filter_]
+    return [*steps, *wait, filter_, *last]
 
 
 def _scheduling(process: "Process", personality: int | None) -> "list[Step]":

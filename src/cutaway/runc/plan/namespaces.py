@@ -16,6 +16,8 @@ JOIN_ORDER = ("ipc", "uts", "network", "pid", "cgroup", "time", "mount")
 # What the runtime can join for the moment of the clone, and leave again: setns(2) moves the caller itself,
 # at once, and does not take what the way back needs (as joining a mount namespace takes the root).
 _FOR_A_MOMENT = frozenset({"ipc", "uts", "network"})
+# What takes the kernel so long to make that it pays to join it afterwards.
+_SLOW = ("network",)
 
 
 class NamespacePlan:
@@ -24,6 +26,7 @@ class NamespacePlan:
     def __init__(self, linux: "Linux | None") -> None:
         self.new: list[str] = []
         self.joined: dict[str, str] = {}
+        self.made: list[str] = []  # those of the new ones that are there before the process is
         self._places: dict[str, int] = {}
         for index, namespace in enumerate(linux.namespaces if linux else ()):
             self._places[namespace.type] = index
@@ -52,7 +55,16 @@ class NamespacePlan:
     @property
     def clone_flags(self) -> int:
         """The flags that make the new namespaces along with the process."""
-        return sum(kinds.flag(kind) for kind in self.new if kind in _BY_CLONE)
+        return sum(kinds.flag(kind) for kind in self.new if kind in _BY_CLONE and kind not in self.made)
+
+    @property
+    def may_be_made(self) -> list[str]:
+        """The new namespaces that can be made before the process, which then joins them."""
+        return (
+            []
+            if self.needs_bridge or rootless.in_user_namespace()
+            else [kind for kind in self.new if kind in _SLOW]
+        )
 
     @property
     def needs_bridge(self) -> bool:

@@ -43,7 +43,8 @@ class Here:
         self.warnings: list[str] = []
         self.program = ""  # what will be executed
         self.environment: dict[str, str] = {}
-        self.ask_parent: Callable[[str], None] = _no_parent
+        self.tell_parent: Callable[[str], None] = _no_parent
+        self.hear_parent: Callable[[], None] = _no_parent
         self.hand_listener: Callable[[int], None] = _no_agent
         self.execute: Executor | None = None  # the way to execute a program of the container's
 
@@ -52,8 +53,8 @@ def _no_agent(fd: int) -> None:
     raise FailedPrecondition(f"nobody to give the seccomp listener {fd} to")
 
 
-def _no_parent(question: str) -> None:
-    raise FailedPrecondition(f"nobody to ask for {question}")
+def _no_parent(word: str = "resume") -> None:
+    raise FailedPrecondition(f"there is no runtime: {word}")
 
 
 class Step:

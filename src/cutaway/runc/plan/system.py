@@ -272,17 +272,17 @@ class TakeTerminal(Step):
 START = "startContainer"  # the hooks whose programs are the container's
 
 
-class AskParent(Step):
-    """Wait while the parent does what only it can: limits, hooks outside the container."""
+class TellParent(Step):
+    """Say how far it is: the parent does now what only it can, limits and hooks outside the container."""
 
-    __slots__ = ("question",)
+    __slots__ = ("word",)
     group = "parent"
 
-    def __init__(self, question: str) -> None:
-        self.question = question
+    def __init__(self, word: str) -> None:
+        self.word = word
 
     def describe(self) -> str:
-        return f"wait for the runtime ({self.question})"
+        return f"tell the runtime ({self.word})"
 
     def command(self) -> str:
         return "# the runtime's side of the handshake"
@@ -291,7 +291,26 @@ class AskParent(Step):
         return reason
 
     def execute(self, here: Here) -> None:
-        here.ask_parent(self.question)
+        here.tell_parent(self.word)
+
+
+class AwaitParent(Step):
+    """Wait until the parent is through with that."""
+
+    __slots__ = ()
+    group = "parent"
+
+    def describe(self) -> str:
+        return "wait for the runtime"
+
+    def command(self) -> str:
+        return "# the runtime's side of the handshake"
+
+    def failure(self, reason: str) -> str:
+        return reason
+
+    def execute(self, here: Here) -> None:
+        here.hear_parent()
 
 
 class RunHooks(Step):

@@ -20,6 +20,7 @@
        │◀───────────────────────────────────────── "done", or just EOF ──│ waits in open(exec.fifo)
        │  pid file; exits                                                │ startContainer hooks, exec
 
+Without hooks and terminal init does not wait after "mounted": it hears "resume" as late as it may.
 "done" may be forbidden by the container's own seccomp filter; then the closed socket stands for it.
 
 At any point the other side may say "error", or nothing more: then its end of the socket is closed, which
@@ -100,7 +101,8 @@ class Channel:
         try:
             data = self._socket.recv(_LARGEST)
         except ConnectionResetError:
-            data = b""
+            # It has ended without reading what we said, and that is told once. What it said is still there.
+            data = self._socket.recv(_LARGEST)
         if not data:
             raise Gone("the other process ended without a word")
         values = jsontext.loads(data)

@@ -123,13 +123,13 @@ class Init:
         here.host_fds = os.open("self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.host_proc)
         if self.joined:
             here.root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        here.ask_parent = self._ask
+        here.tell_parent = self.end.say
+        here.hear_parent = self._await_word
         here.hand_listener = self.end.offer
         here.execute = lambda path, program, environment: self.way.execute(here, path, program, environment)
         return here
 
-    def _ask(self, question: str) -> None:
-        self.end.say(question)
+    def _await_word(self) -> None:
         self.end.hear("resume")
 
     def _execute(self, here: Here) -> "NoReturn":

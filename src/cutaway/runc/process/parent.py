@@ -183,12 +183,18 @@ class LetInitRun(ParentStep):
         return "# the runtime's side of the handshake"
 
     def execute(self, here: Here) -> None:
-        self.ours.say(self.word)
+        self._tell()
         if self.meanwhile is not None:
             self.meanwhile()
         self._await(self.until)
         if self.until == "ready":
             self._await_end()
+
+    def _tell(self) -> None:
+        try:
+            self.ours.say(self.word)
+        except channel.Gone:
+            return  # what it said before that is still to be heard
 
     def _await(self, word: str) -> None:
         try:
@@ -286,36 +292,80 @@ class RunHooks(ParentStep):
         hooks.run(self.name, self.hooks, self.making.container.oci_state(state.CREATING))
 
 
-class SaveReady(ParentStep):
-    """From now on the container is "created": write the pid file, then say so in the state."""
+class StageReady(ParentStep):
+    """Write what is to be read when the container is "created", beside where it will be looked for."""
 
-    __slots__ = ("pid_file", "written")
+    __slots__ = ("pid_file",)
     group = "state"
 
     def __init__(self, making: Making, pid_file: str) -> None:
         super().__init__(making)
-        self.pid_file = pid_file
-        self.written = False
+        self.pid_file = pid_file  # "": none
+
+    def describe(self) -> str:
+        return f"write what {self.making.container.id} will be once it is created"
+
+    def command(self) -> str:
+        return f"echo -n {self.making.pid} > {beside(self.pid_file)}" if self.pid_file else "# state.json.new"
+
+    def execute(self, here: Here) -> None:
+        self.making.container.record.ready = True
+        self.making.container.stage()
+        if self.pid_file:
+            stage_pid_file(self.pid_file, self.making.pid)
+
+    def undo(self) -> None:
+        if self.pid_file:
+            _unlink(beside(self.pid_file))
+
+
+class SaveReady(ParentStep):
+    """From now on the container is "created": say so in its state, then give the pid file its name."""
+
+    __slots__ = ("pid_file",)
+    group = "state"
+
+    def __init__(self, making: Making, stage: StageReady) -> None:
+        super().__init__(making)
+        self.pid_file = stage.pid_file
 
     def describe(self) -> str:
         return f"write down that {self.making.container.id} is created"
 
     def command(self) -> str:
-        return f"echo -n {self.making.pid} > {self.pid_file}" if self.pid_file else "# state.json"
+        if self.pid_file:
+            return f"mv {beside(self.pid_file)} {self.pid_file}"
+        return "mv state.json.new state.json"
 
     def execute(self, here: Here) -> None:
-        self.making.container.record.ready = True
-        self.making.container.save()
+        self.making.container.publish()
         if self.pid_file:
-            write_pid_file(self.pid_file, self.making.pid)
-            self.written = True
+            publish_pid_file(self.pid_file)
 
 
-def write_pid_file(path: str, pid: int) -> None:
-    """The pid in decimal, without a newline, complete from the moment that the name exists."""
-    beside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
+def beside(path: str) -> str:
+    """Where a pid file is written before it has its name: what has that name is whole."""
+    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
+
+
+def stage_pid_file(path: str, pid: int) -> None:
+    """Write the pid in decimal, without a newline, beside the file. Raises `FailedPrecondition`."""
     try:
-        smallfile.write(beside, str(pid).encode(), 0o666)
-        os.rename(beside, path)
+        smallfile.write(beside(path), str(pid).encode(), 0o666)
     except OSError as error:
-        raise FailedPrecondition(f"open {beside}: {libc.words(error.errno or 0)}") from None
+        raise FailedPrecondition(f"open {beside(path)}: {libc.words(error.errno or 0)}") from None
+
+
+def publish_pid_file(path: str) -> None:
+    """Give it its name. Raises `FailedPrecondition`."""
+    try:
+        os.rename(beside(path), path)
+    except OSError as error:
+        raise FailedPrecondition(f"open {beside(path)}: {libc.words(error.errno or 0)}") from None
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
