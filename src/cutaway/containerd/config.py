@@ -1,9 +1,9 @@
 """What `cutaway-containerd` is told: flags over a file over defaults.
 
 The file is containerd's `config.toml`, of which we read what has a meaning here: `root`, `state`,
-`[grpc] address`, `[ttrpc] address`, `[debug] level` and the scheduler of garbage collection. Everything
-else in it is left alone, so that a dockerd that writes such a file for its own containerd can start this
-one (`--config FILE --log-level info`).
+`[grpc] address`, `[ttrpc] address`, `[debug] level`, the scheduler of garbage collection, the interval of
+the restart monitor and the path of the opt folder. Everything else in it is left alone, so that a dockerd
+that writes such a file for its own containerd can start this one (`--config FILE --log-level info`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,13 @@ DEFAULT_ADDRESS = "/run/cutaway/containerd/containerd.sock"
 MAX_SOCKET_PATH = 107
 
 GC_TABLE = ("plugins", "io.containerd.gc.v1.scheduler")
+OPT_TABLE = ("plugins", "io.containerd.internal.v1.opt")
+# As containerd 1.6 has it, and as 2.x.
+RESTART_TABLES = (
+    ("plugins", "io.containerd.internal.v1.restart"),
+    ("plugins", "io.containerd.monitor.container.v1.restart"),
+)
+RESTART_INTERVAL = 10.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -51,6 +58,10 @@ class Config:
     zygote: bool = True
     """Whether our own shim may be started by fork instead of exec."""
     gc: GcSettings = field(default_factory=GcSettings)
+    opt: Path = Path("/nonexistent")
+    """Where clients install programs from images (`ctr install`), which shims and runtimes then find."""
+    restart_interval: float = RESTART_INTERVAL
+    """Seconds between two looks for containers that are to run again."""
 
     @property
     def content_root(self) -> Path:
@@ -95,8 +106,9 @@ def load(argv: list[str] | None) -> Config:
     flags = parser().parse_args(argv)
     file = read_file(Path(flags.config)) if flags.config else {}
     address = flags.address or text(file, "grpc", "address") or DEFAULT_ADDRESS
+    root = Path(flags.root or text(file, "root") or DEFAULT_ROOT).absolute()
     config = Config(
-        root=Path(flags.root or text(file, "root") or DEFAULT_ROOT).absolute(),
+        root=root,
         state=Path(flags.state or text(file, "state") or DEFAULT_STATE).absolute(),
         address=socket_path(address),
         ttrpc_address=socket_path(
@@ -105,6 +117,8 @@ def load(argv: list[str] | None) -> Config:
         log_level=flags.log_level or text(file, "debug", "level") or "info",
         zygote=not flags.no_zygote,
         gc=gc_settings(file),
+        opt=Path(text(_table(file, OPT_TABLE), "path") or root / "opt"),
+        restart_interval=restart_interval(file),
     )
     if config.log_level not in LOG_LEVELS:
         raise InvalidArgument(f"log level {config.log_level!r} is none of {', '.join(LOG_LEVELS)}")
@@ -135,21 +149,39 @@ def text(file: dict[str, Any], *keys: str) -> str:
 
 def gc_settings(file: dict[str, Any]) -> GcSettings:
     """The scheduler's table in the file over its defaults. Raises `InvalidArgument`."""
-    table: Any = file
-    for key in GC_TABLE:
-        table = table.get(key, {}) if isinstance(table, dict) else {}
+    table = _table(file, GC_TABLE)
     return GcSettings(
         **{one.name: _gc_number(one.name, one.default, table[one.name]) for one in fields(GcSettings)
            if one.name in table}
     )  # fmt: skip
 
 
+def restart_interval(file: dict[str, Any]) -> float:
+    """In seconds; 0 in the file stands for the default, as in containerd. Raises `InvalidArgument`."""
+    for where in RESTART_TABLES:
+        table = _table(file, where)
+        if "interval" in table:
+            return _duration("interval", table["interval"]) or RESTART_INTERVAL
+    return RESTART_INTERVAL
+
+
+def _table(file: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    table: Any = file
+    for key in keys:
+        table = table.get(key, {}) if isinstance(table, dict) else {}
+    return table if isinstance(table, dict) else {}
+
+
+def _duration(name: str, value: Any) -> float:
+    parts = _DURATION.findall(value) if isinstance(value, str) else []
+    if not parts or "".join(map("".join, parts)) != value:
+        raise InvalidArgument(f'config file: {name} must be a duration such as "100ms", not {value!r}')
+    return float(sum(float(number) * _SECONDS[unit] for number, unit in parts))
+
+
 def _gc_number(name: str, default: Any, value: Any) -> Any:
     if name.endswith("_delay"):
-        parts = _DURATION.findall(value) if isinstance(value, str) else []
-        if not parts or "".join(map("".join, parts)) != value:
-            raise InvalidArgument(f'config file: {name} must be a duration such as "100ms", not {value!r}')
-        return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+        return _duration(name, value)
     if isinstance(value, bool) or not isinstance(value, int | type(default)) or value < 0:
         raise InvalidArgument(f"config file: {name} must be a number of at least 0, not {value!r}")
     return value

@@ -66,12 +66,22 @@ def prepare(config: Config, held: ExitStack) -> None:
             directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         for address in (config.address, config.ttrpc_address):
             os.makedirs(os.path.dirname(address), exist_ok=True, mode=0o711)
+        prepare_opt(config)
     except OSError as error:
         raise PermissionDenied(f"{error.filename} cannot be made: {error.strerror}") from None
     lock = RootLock(config.root)
     held.callback(lock.release)
     clear_socket(config.address)
     clear_socket(config.ttrpc_address)
+
+
+def prepare_opt(config: Config) -> None:
+    """Let shims and runtimes find what clients install from images."""
+    for folder, variable in (("bin", "PATH"), ("lib", "LD_LIBRARY_PATH")):
+        path = config.opt / folder
+        path.mkdir(parents=True, exist_ok=True, mode=0o711)
+        # An empty place in a list would be the current directory.
+        os.environ[variable] = ":".join(filter(None, (str(path), os.environ.get(variable, ""))))
 
 
 def serve(config: Config, held: ExitStack) -> None:

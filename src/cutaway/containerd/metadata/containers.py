@@ -75,6 +75,16 @@ def find(tx: Transaction, namespace: str, wanted: filters.Filter) -> list[Contai
     return [one for one in map(_container, rows) if wanted.matches(one.lookup)]
 
 
+def labelled(tx: Transaction, label: str) -> list[tuple[str, Container]]:
+    """Those of all namespaces that have a label, each with its namespace."""
+    rows = tx.execute(
+        f"SELECT namespace, {_COLUMNS} FROM containers WHERE instr(labels, ?) ORDER BY namespace, id",
+        (label,),
+    )
+    found = [(namespace, _container(row)) for namespace, *row in rows]
+    return [(namespace, one) for namespace, one in found if label in one.labels]
+
+
 def create(tx: Transaction, namespace: str, container: Container) -> Container:
     """Raises `InvalidArgument`, `AlreadyExists`."""
     _validate(container, "create container failed validation")
@@ -119,7 +129,7 @@ _COLUMNS = (
 )
 
 
-def _container(row: tuple[Any, ...]) -> Container:
+def _container(row: Sequence[Any]) -> Container:
     (id, labels, image, runtime, options_type, options, spec_type, spec,
      snapshotter, snapshot_key, sandbox, extensions, created, updated) = row  # fmt: skip
     return Container(

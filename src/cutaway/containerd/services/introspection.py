@@ -2,8 +2,8 @@
 
 containerd is built of plugins; clients ask which there are (dockerd: which snapshotters; `ctr plugins ls`).
 Ours are fixed, and listed under containerd's names for what they stand in for, in the order in which
-containerd starts them. What it has and we have not is missing: the runtimes of shim v1, metrics for
-Prometheus, the restart monitor, `opt`.
+containerd starts them. What it has and we have not is missing: the runtimes of shim v1 and metrics for
+Prometheus.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _GC = "io.containerd.gc.v1"
 _SERVICE = "io.containerd.service.v1"
 _RUNTIME = "io.containerd.runtime.v2"
 _GRPC = "io.containerd.grpc.v1"
+_INTERNAL = "io.containerd.internal.v1"
 _STREAMING = "io.containerd.streaming.v1"
 _TRANSFER = "io.containerd.transfer.v1"
 
@@ -54,6 +55,8 @@ PLUGINS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (_SERVICE, "tasks-service", (_EVENT, _RUNTIME, _METADATA)),
     (_STREAMING, "manager", (_METADATA,)),
     (_TRANSFER, "local", (_METADATA, _DIFFER)),
+    (_INTERNAL, "opt", ()),
+    (_INTERNAL, "restart", (_EVENT, _SERVICE)),
     (_GRPC, "introspection", (_SERVICE,)),
     (_GRPC, "containers", (_SERVICE,)),
     (_GRPC, "content", (_SERVICE,)),
@@ -86,6 +89,7 @@ class Introspection(Service):
             (_SNAPSHOTTER, "overlayfs"): {"root": str(config.snapshots_root)},
             (_METADATA, "sqlite"): {"path": str(config.database), "policy": "shared"},
             (_GC, "scheduler"): _shown(config.gc),
+            (_INTERNAL, "opt"): {"path": str(config.opt)},
         }
 
     async def plugins(self, request: pb.PluginsRequest, _call: Call) -> pb.PluginsResponse:

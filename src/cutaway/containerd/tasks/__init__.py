@@ -11,6 +11,7 @@ endings     what is done about tasks that go
 manager     all of them
 adoption    those of an earlier run of the daemon
 missed      how those have ended, for clients that come back
+restarts    those that are to run, by their containers' labels
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ class Tasks:
         from cutaway.containerd.shim_events import ShimEvents
         from cutaway.containerd.tasks.manager import Manager
         from cutaway.containerd.tasks.missed import MissedExits
+        from cutaway.containerd.tasks.restarts import RestartMonitor
 
         self._app = app
         self._manager = Manager(app)
         self._missed = MissedExits()
+        self._restarts = RestartMonitor(app, self._manager, app.config.restart_interval)
         self._events = ShimEvents(app.bus, self._missed, app.config.ttrpc_address)
 
     def services(self) -> list[Service]:
@@ -52,8 +55,10 @@ class Tasks:
             self._app.zygote.watch()
         await self._events.start()
         await adopt(self._app, self._manager, self._missed)
+        self._restarts.start()
 
     async def stop(self) -> None:
+        await self._restarts.stop()
         await self._manager.stop()
         await self._events.stop()
 
