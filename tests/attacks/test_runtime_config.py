@@ -27,6 +27,8 @@ from runc.bundles import Bundle, Runtime, cgroups_named
 from support.leftovers import temporary_base
 
 RELAXED = list(HealthCheck)
+# How many times as many examples as usual.
+THOROUGH = int(os.environ.get("CUTAWAY_THOROUGH", "1"))
 Changes = list[tuple[hostile.Place, Any]]
 
 
@@ -100,7 +102,7 @@ def test_a_value_of_a_wrong_type_is_named(section: str) -> None:
 
 
 @pytest.mark.root
-@settings(max_examples=500, suppress_health_check=RELAXED, deadline=None)
+@settings(max_examples=500 * THOROUGH, suppress_health_check=RELAXED, deadline=None)
 @given(changes=hostile.CHANGES)
 def test_nonsense_is_planned_or_refused(here: Path, changes: Changes) -> None:
     wanted = hostile.valid()
@@ -150,7 +152,7 @@ def test_junk_for_a_whole_configuration_is_refused(text: bytes) -> None:
 
 
 @pytest.mark.root
-@settings(max_examples=30, suppress_health_check=RELAXED, deadline=None)
+@settings(max_examples=30 * THOROUGH, suppress_health_check=RELAXED, deadline=None)
 @given(changes=hostile.CHANGES)
 def test_nonsense_leaves_nothing_on_the_machine(
     ours: Runtime, bundle: Bundle, name: str, changes: Changes

@@ -96,6 +96,27 @@ def test_the_map_of_a_user_namespace_that_is_joined(
     assert found.split() == ["/mnt/root=0:0", "/mnt/user=100:200"]
 
 
+def test_a_source_in_the_root_itself(ours: Runtime, bundle: Bundle, name: str, place: Path) -> None:
+    """Which the runtime must map: init is root in a user namespace, and the root's file system is not its."""
+    owned(map_ids(bundle).rootfs / "inner/user", 100, 200)
+    found = out(ours, bind(bundle, bundle.rootfs / "inner", "bind", "idmap"), name)
+    assert found.split() == ["/mnt/user=100:200"]
+
+
+@pytest.mark.parametrize("covered", ["/inner", "/inner/below", "/"])
+def test_a_source_in_the_root_that_is_covered(
+    ours: Runtime, bundle: Bundle, name: str, volume: Path, covered: str
+) -> None:
+    """The runtime does not see what init has mounted: better no mount than another's files."""
+    (map_ids(bundle).rootfs / "inner/below").mkdir(parents=True)
+    source = bundle.rootfs / ("inner" if covered != "/" else "")
+    bundle.mount(covered if covered != "/" else "/inner", "none", os.fspath(volume), "bind")
+    result = ours("run", "--bundle", bind(bundle, source, "bind", "idmap"), name)
+    assert result.code == 1
+    assert "of the root itself, and a mount on" in result.error
+    assert not os.listdir(ours.root)
+
+
 @pytest.fixture
 def tree(volume: Path) -> Iterator[Path]:
     """The volume, with a mount in it whose file belongs to 100:200 as well."""

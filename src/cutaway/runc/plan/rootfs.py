@@ -28,7 +28,8 @@ def root_steps(spec: "Spec", namespaces: "NamespacePlan", around: "Surroundings"
     steps: list[Step] = [mounts.PrepareRoot(around.rootfs, around.propagation)]
     if not namespaces.has("mount"):
         steps = [pivot.BindRoot(around.rootfs)]
-    steps += [mount_step(mount, namespaces, around) for mount in spec.mounts]
+    for index, mount in enumerate(spec.mounts):
+        steps.append(mount_step(mount, namespaces, around, spec.mounts[:index]))
     if _sets_up_dev(spec.mounts):
         steps += _device_steps(linux, namespaces, around)
     if spec.process and spec.process.terminal:
@@ -44,8 +45,10 @@ def clean(path: str) -> str:
     return "/" + os.path.normpath("/" + path).lstrip("/")
 
 
-def mount_step(mount: "Mount", namespaces: "NamespacePlan", around: "Surroundings") -> "Step":
-    """The step for one entry of `mounts`."""
+def mount_step(
+    mount: "Mount", namespaces: "NamespacePlan", around: "Surroundings", earlier: "list[Mount]"
+) -> "Step":
+    """The step for one entry of `mounts`; `earlier` are those before it."""
     options = mount_options.parse(mount.options)
     destination = clean(mount.destination)
     source = mount.source or ""
@@ -56,7 +59,11 @@ def mount_step(mount: "Mount", namespaces: "NamespacePlan", around: "Surrounding
 
         full = os.path.normpath(os.path.join(around.bundle, source))
         id_map = _id_map(mount, options, namespaces, around)
-        return binds.BindMount(full, destination, options, id_map, _opened_outside(full, namespaces, around))
+        outside = _opened_outside(full, namespaces, around)
+        if outside is None and id_map is not None and namespaces.has("user") and not around.unprivileged:
+            _must_be_plain(full.removeprefix(around.rootfs) or "/", destination, earlier)
+            outside = around.propagation
+        return binds.BindMount(full, destination, options, id_map, outside)
     if mount.type == "cgroup":
         if around.cgroup2 is not None:
             return cgroup_mounts.MountCgroupV2(source, destination, options, around.cgroup2)
@@ -77,6 +84,24 @@ def _opened_outside(source: str, namespaces: "NamespacePlan", around: "Surroundi
     if source == around.rootfs or source.startswith(around.rootfs + "/"):
         return None
     return around.propagation
+
+
+def _must_be_plain(inner: str, destination: str, earlier: "list[Mount]") -> None:
+    """Only the runtime may map ids, and it sees the root without the container's mounts, which init makes.
+
+    Raises `InvalidArgument` for a source that earlier mounts cover, or are in.
+    """
+    for mount in earlier:
+        place = clean(mount.destination)
+        if _within(inner, place) or _within(place, inner):
+            raise InvalidArgument(
+                f"id-mapped mount {destination}: its source is {inner} of the root itself, and a mount on"
+                f" {place} comes before it; with a user namespace, name that mount's source instead"
+            )
+
+
+def _within(path: str, folder: str) -> bool:
+    return folder in ("/", path) or path.startswith(f"{folder}/")
 
 
 def _id_map(
