@@ -24,7 +24,7 @@ PLAUSIBLE: dict[tuple[str, str], Any] = {
     ("Spec", "mounts"): [
         {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid"]},
         {
-            "destination": "/data", "type": "none", "source": "/tmp", "options": ["bind", "ro"],
+            "destination": "/data", "type": "none", "source": "/usr", "options": ["bind", "ro"],
             "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}],
             "gidMappings": [{"containerID": 0, "hostID": 1, "size": 1}],
         },
