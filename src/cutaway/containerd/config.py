@@ -1,9 +1,10 @@
 """What `cutaway-containerd` is told: flags over a file over defaults.
 
 The file is containerd's `config.toml`, of which we read what has a meaning here: `root`, `state`,
-`[grpc] address`, `[ttrpc] address`, `[debug] level`, the scheduler of garbage collection, the interval of
-the restart monitor and the path of the opt folder. Everything else in it is left alone, so that a dockerd
-that writes such a file for its own containerd can start this one (`--config FILE --log-level info`).
+`[grpc] address`, `[ttrpc] address`, `[debug] address` and `level`, the scheduler of garbage collection,
+the interval of the restart monitor and the path of the opt folder. Everything else in it is left alone,
+so that a dockerd that writes such a file for its own containerd can start this one
+(`--config FILE --log-level info`).
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Config:
     """Path of the socket on which shims hand in events; shims get it as TTRPC_ADDRESS."""
     log_level: str = "info"
     """One of containerd's words; `debug` and finer also make shims verbose."""
+    debug_address: str = ""
+    """Path of the debug socket; "" for none."""
     zygote: bool = True
     """Whether our own shim may be started by fork instead of exec."""
     gc: GcSettings = field(default_factory=GcSettings)
@@ -115,6 +118,7 @@ def load(argv: list[str] | None) -> Config:
             text(file, "ttrpc", "address") or address.removeprefix("unix://") + ".ttrpc"
         ),
         log_level=flags.log_level or text(file, "debug", "level") or "info",
+        debug_address=socket_path(debug) if (debug := text(file, "debug", "address")) else "",
         zygote=not flags.no_zygote,
         gc=gc_settings(file),
         opt=Path(text(_table(file, OPT_TABLE), "path") or root / "opt"),

@@ -19,6 +19,8 @@ from cutaway.errors import CutawayError, PermissionDenied
 from cutaway.trace import otlp, spans
 
 if TYPE_CHECKING:
+    from aiohttp.web import AppRunner
+
     from cutaway.containerd.app import App
     from cutaway.containerd.config import Config
     from cutaway.containerd.zygote import Zygote
@@ -73,6 +75,9 @@ def prepare(config: Config, held: ExitStack) -> None:
     held.callback(lock.release)
     clear_socket(config.address)
     clear_socket(config.ttrpc_address)
+    if config.debug_address:
+        os.makedirs(os.path.dirname(config.debug_address), exist_ok=True, mode=0o711)
+        clear_socket(config.debug_address)
 
 
 def prepare_opt(config: Config) -> None:
@@ -114,11 +119,14 @@ async def run(app: App) -> None:
     import signal
 
     from cutaway.containerd import server as grpc_server
+    from cutaway.containerd import stacks
 
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
+    stacks.dump_on_signal(loop)
+    debugging = await start_debugging(app.config.debug_address)
     await app.start()
     server = grpc_server.start(app.services(), app.config.address)
     try:
@@ -131,7 +139,18 @@ async def run(app: App) -> None:
         app.streams.close()
         await server.stop(GRACE_SECONDS)
     finally:
+        if debugging:
+            await debugging.cleanup()
         await app.stop()
+
+
+async def start_debugging(address: str) -> AppRunner | None:
+    """The debug socket, if one is asked for; its HTTP server is not loaded otherwise."""
+    if not address:
+        return None
+    from cutaway.containerd import debug
+
+    return await debug.serve(address)
 
 
 if __name__ == "__main__":
