@@ -16,9 +16,11 @@ from cutaway.linux import patience
 from cutaway.runc import state
 from cutaway.runc.commands.start import start, was_let_go
 from cutaway.shim import inside, programs
+from cutaway.shim.daemon import Parts
 from cutaway.shim.launch import Launcher, Result
 from cutaway.shim.loop import Loop
 from cutaway.shim.reaper import Reaper
+from cutaway.shim.rehearsal import rehearse
 from cutaway.trace import otlp, spans
 from cutaway.trace.context import ENVIRONMENT, SpanContext
 
@@ -316,3 +318,27 @@ def test_a_spare_child_does_not_pass_on_what_systemd_is_told(
     launcher.prepare(path)
     assert launcher.spare_pid
     assert call(loop, launcher, [path], short=False).output == "none"
+
+
+def test_a_rehearsal_leaves_nothing_and_the_loop_goes_on(
+    loop: Loop, program: Callable[[Main], str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    called: list[str] = []
+
+    def main(argv: list[str]) -> int:
+        called.extend(argv)
+        say("to nobody")
+        return 1
+
+    path = program(main)
+    reaper = Reaper(loop)
+    try:
+        before = os.listdir("/proc/self/fd")
+        rehearse(Parts(reaper), main)
+        assert os.listdir("/proc/self/fd") == before
+        assert called[-2:] == ["start", "cutaway-rehearsal"]
+        assert capfd.readouterr() == ("", "")
+        assert call(loop, Launcher(reaper), [path], short=False).status == 1
+    finally:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -40,9 +40,9 @@ class Parts:
 
     __slots__ = ("launcher", "loop", "reaper")
 
-    def __init__(self) -> None:
-        self.loop = Loop()
-        self.reaper = Reaper(self.loop)
+    def __init__(self, reaper: Reaper | None = None) -> None:
+        self.reaper = reaper or Reaper(Loop())
+        self.loop = self.reaper.loop
         self.launcher = Launcher(self.reaper)
 
 
@@ -88,7 +88,15 @@ class Daemon:
     def run(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._shutdown())
+        self.serve()
+
+    def serve(self) -> None:
+        """Until the loop is stopped."""
         self.loop.run()
+
+    def hang_up(self) -> None:
+        """Stop listening, and close connections."""
+        self._server.close()
 
     def _tell_oom(self, container: str) -> None:
         self._publisher.publish(task_events_pb2.TaskOOM(container_id=container))
@@ -126,7 +134,7 @@ class Daemon:
     async def _end(self) -> None:
         await wait_for(self.loop, self._publisher.idle, _LAST_EVENTS_SECONDS)
         point("shim.shutdown.events-sent")
-        self._server.close()
+        self.hang_up()
         self._flush()
         self.loop.stop()
 

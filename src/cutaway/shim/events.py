@@ -100,12 +100,7 @@ class TtrpcPublisher(Publisher):
         self._client = Client(loop, path)
 
     def _send(self, envelope: Envelope) -> None:
-        request = Request(
-            service=_SERVICE,
-            method="Forward",
-            payload=ForwardRequest(envelope=envelope).SerializeToString(),
-            metadata=[KeyValue(key="containerd-namespace-ttrpc", value=self._namespace)],
-        )
+        request = forwarding(envelope, self._namespace)
         point("shim.events.before-send")
         try:
             self._client.call(request, _CALL_SECONDS, self._replied)
@@ -125,6 +120,16 @@ class TtrpcPublisher(Publisher):
     def close(self) -> None:
         super().close()
         self._client.close()
+
+
+def forwarding(envelope: Envelope, namespace: str) -> Request:
+    """The call that tells of an event."""
+    return Request(
+        service=_SERVICE,
+        method="Forward",
+        payload=ForwardRequest(envelope=envelope).SerializeToString(),
+        metadata=[KeyValue(key="containerd-namespace-ttrpc", value=namespace)],
+    )
 
 
 class BinaryPublisher(Publisher):

@@ -185,7 +185,7 @@ class Loop:
         self._stopped = True
 
     def run(self) -> None:
-        """Until `stop()` is called."""
+        """Until `stop()` is called. May be run again."""
         while not self._stopped:
             self._run_ready()
             if self._stopped:
@@ -195,6 +195,7 @@ class Loop:
                 if handler is not None:
                     self._call(lambda handler=handler, events=events: handler(events))  # type: ignore[misc]
             self._run_timers()
+        self._stopped = False
 
     def _poll(self) -> "list[tuple[int, int]]":
         while self._timers and self._timers[0].callback is None:

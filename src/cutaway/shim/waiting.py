@@ -9,10 +9,12 @@ then. It is a fork of the zygote like any other: it has seen no request but its 
 
 import os
 import socket
+from contextlib import suppress
 
 from cutaway.linux import processes
 from cutaway.shim import programs, start
 from cutaway.shim.daemon import Parts
+from cutaway.shim.rehearsal import rehearse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,6 +68,9 @@ def get_ready() -> Parts:
     program = programs.only()
     if program is not None:
         parts.launcher.fork_ahead(program)
+    # After the fork, which would have what has been copied by then copied again.
+    with suppress(OSError):  # what is not done ahead is done when it is needed
+        rehearse(Parts(parts.reaper), program)
     return parts
 
 
