@@ -271,6 +271,8 @@ def _wait(
         _reset_signals()
         processes.close_from(3, {end.fileno()})
         if ahead:
+            if program.rehearse is not None:
+                program.rehearse()
             place = find_place(end)
             if place is None:
                 os._exit(0)

@@ -6,7 +6,8 @@ code's `main(argv)`, where another shim would exec. Arguments, environment, stdi
 are the same either way; no other runtime is affected.
 
 A program may have work that can be done before it is called: `expect(argv)` does it, in the process that
-`main(argv)` will be called in, and says whether it has.
+`main(argv)` will be called in, and says whether it has. It may also have a `rehearse()`, for a process that
+waits to be told what to expect: that leaves nothing but the pages that it has written to.
 """
 
 import os
@@ -17,24 +18,30 @@ if TYPE_CHECKING:
 
     Main = Callable[[list[str]], int]
     Expect = Callable[[list[str]], bool]
+    Rehearse = Callable[[], None]
 
 
 class Program:
     """A program in memory."""
 
-    __slots__ = ("expect", "main")
+    __slots__ = ("expect", "main", "rehearse")
 
-    def __init__(self, main: "Main", expect: "Expect | None" = None) -> None:
+    def __init__(
+        self, main: "Main", expect: "Expect | None" = None, rehearse: "Rehearse | None" = None
+    ) -> None:
         self.main = main
         self.expect = expect
+        self.rehearse = rehearse
 
 
 _loaded: dict[str, Program] = {}
 
 
-def register(executable: str, main: "Main", expect: "Expect | None" = None) -> None:
+def register(
+    executable: str, main: "Main", expect: "Expect | None" = None, rehearse: "Rehearse | None" = None
+) -> None:
     """Say that this is what `executable` would run."""
-    _loaded[os.path.realpath(executable)] = Program(main, expect)
+    _loaded[os.path.realpath(executable)] = Program(main, expect, rehearse)
 
 
 def only() -> Program | None:

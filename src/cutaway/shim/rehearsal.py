@@ -56,7 +56,7 @@ def _serve(words: "Arguments", parts: Parts) -> None:
     ):
         listener.bind("")  # the kernel gives it a name, in no folder: unix(7), "Autobind feature"
         listener.listen()
-        daemon = Daemon(words, listener, _BUNDLE, _ID, parts)
+        daemon = Daemon(words, Bootstrap(b"", words), listener, _BUNDLE, _ID, parts)
         client.connect(listener.getsockname())
         client.send(_frame(1, "Create", shim_pb2.CreateTaskRequest(id=_ID, bundle=_BUNDLE)))
         later = [_frame(3, "Start", shim_pb2.StartRequest(id=_ID))]

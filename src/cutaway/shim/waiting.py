@@ -70,7 +70,7 @@ def get_ready() -> Parts:
         parts.launcher.fork_ahead(program)
     # After the fork, which would have what has been copied by then copied again.
     with suppress(OSError):  # what is not done ahead is done when it is needed
-        rehearse(Parts(parts.reaper), program)
+        rehearse(Parts(parts.reaper), program.main if program is not None else None)
     return parts
 
 

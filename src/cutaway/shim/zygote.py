@@ -309,7 +309,7 @@ def _preload_runtime() -> None:
         sys.stderr.write(f"runtime calls will not be warm: {error}\n")
         return
     executable = os.path.join(os.path.dirname(sys.executable), _RUNTIME)
-    programs.register(executable, main, expect)
+    programs.register(executable, main, expect, warm.rehearse)
 
 
 def main(argv: list[str]) -> int:
