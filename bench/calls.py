@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.disk import memory
 from bench.measure import WARM_UP, Series, alternate
 from bench.report import MB, Row
 from bench.scenarios import quiet
@@ -21,6 +22,11 @@ from support.peers import PROJECT, VENV_BIN, peer
 
 
 def runtime_run(base: Path, rounds: int) -> list[Row]:
+    with memory(base / "cold") as place:
+        return cold(place, rounds)
+
+
+def cold(base: Path, rounds: int) -> list[Row]:
     bundle = busybox_bundle(base / "bundle")
     commands: dict[str, Callable[[], None]] = {}
     for name, program in (("ours", VENV_BIN / "cutaway-runc"), ("real", peer("runc"))):
@@ -48,7 +54,7 @@ def cycle(base: Path, rounds: int) -> list[Row]:
     ]
 
 
-def memory(base: Path, rounds: int) -> list[Row]:
+def private(base: Path, rounds: int) -> list[Row]:
     with caller(base / "memory", "warm", VENV_BIN / "cutaway-runc", "memory") as make_round:
         figures = [make_round() for _ in range(rounds)]
     create = Series([each["runtime"] + each["init"] for each in figures])
@@ -86,6 +92,12 @@ def call_rounds(base: Path, what: str, rounds: int) -> tuple[dict[str, Series], 
 @contextlib.contextmanager
 def caller(base: Path, module: str, runtime: Path, what: str) -> Iterator[Callable[[], dict[str, float]]]:
     """A process of `bench.callers`; calling what is yielded has it make a round."""
+    with memory(base) as place, process_of(place, module, runtime, what) as make_round:
+        yield make_round
+
+
+@contextlib.contextmanager
+def process_of(base: Path, module: str, runtime: Path, what: str) -> Iterator[Callable[[], dict[str, float]]]:
     bundle = busybox_bundle(base / "bundle")
     command: Command = [sys.executable, "-m", f"bench.callers.{module}", runtime, base / "root", bundle, what]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT)
@@ -126,6 +138,6 @@ CALLS: dict[str, Callable[[Path, int], list[Row]]] = {
     "runtime": runtime_run,
     "cycle": cycle,
     "calls-exec": execs,
-    "memory": memory,
+    "memory": private,
     "service": service,
 }

@@ -1,4 +1,5 @@
-"""A disk of our own to measure on: an empty ext4 with a journal, as distributions make it.
+"""Disks of our own to measure on: for data an empty ext4 with a journal, for state a tmpfs, as distributions
+have /run.
 
 What unpacking costs depends on the file system more than on who unpacks. One without a journal, as some
 virtual machines have it, looks at every inode that was freed in the last five minutes before it gives one
@@ -14,6 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SIZE = 24 << 30
+
+
+@contextlib.contextmanager
+def memory(target: Path) -> Iterator[Path]:
+    """A mounted tmpfs."""
+    target.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "cutaway-bench", target], check=True)
+    try:
+        yield target
+    finally:
+        subprocess.run(["umount", target], check=True)
 
 
 @contextlib.contextmanager
