@@ -2,7 +2,7 @@
 PYTEST = .venv/bin/python -m pytest
 export CUTAWAY_REQUIRE_PEERS
 
-.PHONY: help setup dev peers hello test test-vm check format protos bench clean
+.PHONY: help setup dev peers hello test test-vm test-vm-all check format protos bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ test: dev peers ## all tests, real peers included
 
 test-vm: dev peers ## boot a kernel with cgroup v2 only under qemu and run tests in it
 	@.venv/bin/python -m tools.vm $(ARGS)
+
+test-vm-all: dev peers ## in that machine all tests of the runtime and the shim as well: an hour
+	@.venv/bin/python -m tools.vm --all $(ARGS)
 
 check: dev ## ruff, mypy --strict, import directions, generated code
 	.venv/bin/ruff check .

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from runc.bundles import Bundle, Runtime
-from support.peers import need, peer
+from runc.bundles import SECONDS, Bundle, Result, Runtime
+from support.criu import working_criu
+from support.peers import PEERS
 from support.process import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
@@ -19,14 +20,7 @@ COUNT = "n=0; while :; do n=$((n+1)); echo $n > /run/count; sleep 0.1; done"
 
 @pytest.fixture
 def criu() -> Path:
-    need("criu")
-    program = peer("criu")
-    checked = subprocess.run([program, "check"], capture_output=True, text=True, check=False)
-    said = (checked.stdout + checked.stderr).strip()
-    # Not merely without some features, of which it says each; it may also fail without a word.
-    if checked.returncode and (not said or "Could not initialize" in said):
-        pytest.skip(f"criu does not work on this kernel: {said.partition(chr(10))[0]}")
-    return program
+    return working_criu()
 
 
 @pytest.fixture(autouse=True)
@@ -38,17 +32,25 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, base_dir: Path) -> None:
 @pytest.fixture
 def counting(ours: Runtime, bundle: Bundle, name: str, criu: Path) -> str:
     """A container that counts, in a file on a tmpfs of its own."""
-    # With a network namespace criu asks iptables to hold its packets back.
-    namespaces = [each for each in bundle.linux["namespaces"] if each["type"] != "network"]
-    bundle.linux["namespaces"] = namespaces
+    bundle.linux["namespaces"] = [each for each in bundle.linux["namespaces"] if each["type"] != "network"]
+    return start_counting(ours, bundle, name)
+
+
+def start_counting(ours: Runtime, bundle: Bundle, name: str) -> str:
     bundle.mount("/run", "tmpfs", "tmpfs", "nosuid", "nodev")
     (bundle.rootfs / "run").mkdir()
     bundle.shell(COUNT)
     quiet = subprocess.DEVNULL  # criu saves no file of the host's, as a log would be
     command = ours.command("run", "--detach", "--bundle", bundle, name)
-    subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, timeout=100, check=True)
+    subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, timeout=SECONDS, check=True)
     wait_until(lambda: count(ours, name) > 3, "it counts")
     return name
+
+
+@pytest.fixture
+def tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What criu calls for a container with a network: iptables, to hold its packets back."""
+    monkeypatch.setenv("PATH", f"{PEERS / 'bin'}:{os.environ['PATH']}")
 
 
 def count(runtime: Runtime, name: str) -> int:
@@ -64,6 +66,13 @@ def log(place: Path) -> str:
     return found[-1].read_text()[-3000:] if found else "no log"
 
 
+def restore(
+    runtime: Runtime, criu: Path, images: Path, bundle: Bundle, name: str, *words: str | os.PathLike[str]
+) -> Result:
+    options = ("restore", "--detach", "--image-path", images, "--bundle", bundle)
+    return runtime.detached("--criu", criu, *options, *words, name)
+
+
 def test_a_saved_container_goes_on_counting(
     ours: Runtime, bundle: Bundle, counting: str, criu: Path, place: Path
 ) -> None:
@@ -72,16 +81,8 @@ def test_a_saved_container_goes_on_counting(
     assert saved.code == 0, saved.err + log(place)
     assert ours("state", counting).error == "container does not exist"
     assert (images / "descriptors.json").exists()
-    errors = place / "errors"
-    with errors.open("w") as err:
-        restored = subprocess.run(
-            [
-                *ours.command(), "--criu", criu, "restore", "--detach", "--image-path", images,
-                "--bundle", bundle, "--pid-file", place / "pid", counting,
-            ],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err, timeout=100, check=False,
-        )  # fmt: skip
-    assert restored.returncode == 0, errors.read_text() + log(place)
+    restored = restore(ours, criu, images, bundle, counting, "--pid-file", place / "pid")
+    assert restored.code == 0, restored.err + log(place)
     assert ours.status(counting) == "running"
     assert ours.state(counting)["pid"] == int((place / "pid").read_text())
     before = count(ours, counting)
@@ -113,3 +114,46 @@ def test_memory_is_saved_before_the_rest(ours: Runtime, counting: str, criu: Pat
     saved = ours(*words, options=options)
     assert saved.code == 0, saved.err + log(place)
     assert (place / "images/2/parent").is_symlink()
+
+
+def test_a_container_with_a_network_of_its_own(
+    ours: Runtime, bundle: Bundle, name: str, criu: Path, place: Path, tools: None
+) -> None:
+    """What is in it the runtime has not made, and does not save: the network comes back empty."""
+    start_counting(ours, bundle, name)
+    images = place / "images"
+    saved = ours("checkpoint", "--image-path", images, name, options=["--criu", os.fspath(criu)])
+    assert saved.code == 0, saved.err + log(place)
+    restored = restore(ours, criu, images, bundle, name)
+    assert restored.code == 0, restored.err + log(place)
+    before = count(ours, name)
+    assert before > 3
+    wait_until(lambda: count(ours, name) > before, "it goes on counting")
+    pid = ours.state(name)["pid"]
+    assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
+
+
+def test_restored_in_the_foreground(
+    ours: Runtime, bundle: Bundle, counting: str, criu: Path, place: Path
+) -> None:
+    """`restore` waits, gives the program's exit code, and removes the container."""
+    images = place / "images"
+    saved = ours("checkpoint", "--image-path", images, counting, options=["--criu", os.fspath(criu)])
+    assert saved.code == 0, saved.err + log(place)
+    with (place / "errors").open("w+") as errors:
+        command = ours.command(
+            "--criu", criu, "restore", "--image-path", images, "--bundle", bundle, counting
+        )
+        quiet = subprocess.DEVNULL
+        with subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=errors) as process:
+            wait_until(
+                lambda: process.poll() is not None or counting in ours("list", "--quiet").out.split(),
+                "it is restored",
+            )
+            assert process.poll() is None, errors.read() + log(place)
+            wait_until(lambda: ours.status(counting) == "running", "it runs")
+            before = count(ours, counting)
+            wait_until(lambda: count(ours, counting) > before, "it goes on counting")
+            assert ours("kill", counting, "KILL").code == 0
+            assert process.wait(SECONDS) == 137
+    assert ours("list", "--quiet").out == ""

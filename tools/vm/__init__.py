@@ -6,4 +6,5 @@
     content.py    which files the guest needs, and the kernel's modules
     machine.py    qemu, its console and its end
     init          the guest's process 1
+    at_once.py    failures shown when they come, a plugin of the guest's pytest
 """

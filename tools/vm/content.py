@@ -31,16 +31,22 @@ PEER_PROGRAMS = (
     "criu", "iptables-restore", "ip6tables-restore", "dbus-daemon", "dbus-send",
 )  # fmt: skip
 
+# What iptables loads by name: criu holds back the packets of a container that it saves.
+XTABLES = ("libxt_mark.so", "libxt_standard.so")
+
 # criu keeps the contents of a tmpfs by GNU tar, with options that busybox's lacks.
 HOST_PROGRAMS = ("tar", "gzip")
 
 # Of the group "vm": for the systemd cgroup driver.
 SYSTEMD = ("root/lib/systemd/systemd", "bin/systemctl")
 
-# For containers, for tests of io limits, and for the engine's network.
+# For containers, for tests of io limits, for the engine's network, and for criu, which stops the packets of a
+# container by iptables, and asks for its connections and sockets.
 MODULES = (
     "overlay", "loop", "bfq",
     "veth", "bridge", "nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_ct", "nft_fib_ipv4",
+    "nft_compat", "xt_mark", "nf_conntrack_netlink",
+    "unix_diag", "inet_diag", "tcp_diag", "udp_diag", "raw_diag", "af_packet_diag", "netlink_diag",
 )  # fmt: skip
 
 
@@ -72,9 +78,11 @@ def files() -> list[Path]:
         found += below(Path(sysconfig.get_path(name, vars=BASE)), UNUSED_LIBRARY)
     found += below(Path(sysconfig.get_path("purelib")), UNUSED_PACKAGES)
     found += (PROJECT / ".venv/bin").glob("c*")
+    found += (PROJECT / "tools/vm" / name for name in ("__init__.py", "at_once.py"))
     for folder in ("src", "tests", "bin"):
         found += below(PROJECT / folder, set())
     found += (path for name in HOST_PROGRAMS if (path := host_program(name)))
+    found += (path for name in XTABLES for path in PEERS.glob(f"root/usr/lib/*/xtables/{name}"))
     peers = [PEERS / "bin" / name for name in PEER_PROGRAMS]
     peers += [PEERS / "vm" / name for name in SYSTEMD]
     programs = [path for entry in peers if entry.exists() for path in (entry, *behind(entry))]
@@ -106,7 +114,7 @@ def behind(entry: Path) -> list[Path]:
         if file.read(2) != b"#!":
             return [target]
     command = target.read_text().splitlines()[-1].split('"')[1]
-    return [Path(command.replace("$top", os.fspath(target.parent.parent))).resolve()]
+    return [Path(command.replace("$top", os.fspath(target.parent.parent)))]
 
 
 def libraries(paths: Iterable[Path]) -> set[Path]:
