@@ -15,6 +15,7 @@ from bench.disk import disk
 from bench.measure import Series
 from bench.report import MB, Row
 from bench.scenarios import Bench, client, quiet, stacks
+from bench.tasks import memory_of
 from support.images import Image
 from support.peers import peer
 from support.stack import Daemon, RealRegistry
@@ -128,8 +129,9 @@ def drop_caches() -> None:
 
 
 def peak_of(daemon: Daemon) -> float:
-    """Bytes of memory that a daemon and its children had at most; shared pages are counted in each."""
-    return sum(_status(pid, "VmHWM") for pid in family(daemon.pid)) * 1024.0
+    """Bytes of memory that a daemon had at most, and its children have: these share most of theirs (PSS)."""
+    _, *children = family(daemon.pid)
+    return _status(daemon.pid, "VmHWM") * 1024.0 + sum(memory_of(pid)[0] for pid in children)
 
 
 def processor_of(daemon: Daemon) -> float:
