@@ -2,9 +2,10 @@
 
     unix:///run/containerd/s/...                                          a shim of containerd 1.x
     {"version": 3, "address": "unix:///...", "protocol": "ttrpc"}         a shim of containerd 2.0 to 2.2
+    BootstrapResult (protobuf) with the same                               a shim of containerd 2.3 and newer
 
-The first is what shims write into the bundle's `address` themselves; the second is kept as `bootstrap.json`
-by the daemon. Source: containerd's core/runtime/v2/shim.go.
+The first is what shims write into the bundle's `address` themselves; the second form of the others is kept as
+`bootstrap.json` by the daemon. Source: containerd's core/runtime/v2/shim.go.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from cutaway.errors import Unknown
+from cutaway.pb.bootstrap_pb2 import BootstrapResult
 
 SCHEME = "unix://"
 LATEST = 3
@@ -29,9 +33,14 @@ class Endpoint:
         return json.dumps({"version": self.version, "address": SCHEME + self.path, "protocol": "ttrpc"})
 
 
-def parse(text: str) -> Endpoint:
+def parse(said: bytes | str) -> Endpoint:
     """What a shim's `start` printed. Raises `Unknown` for anything else than a Unix socket of ttrpc."""
-    address, version, protocol = _fields(text) if text.startswith("{") else (text, 2, "ttrpc")
+    if isinstance(said, bytes) and (result := _result(said)):
+        text = result.address
+        address, version, protocol = result.address, result.version, result.protocol
+    else:
+        text = (said if isinstance(said, str) else said.decode(errors="replace")).strip()
+        address, version, protocol = _fields(text) if text.startswith("{") else (text, 2, "ttrpc")
     if not (isinstance(address, str) and address.startswith(SCHEME)) or "\n" in address:
         raise Unknown(f"{text[:200]!r} is not the address of a socket")
     if protocol != "ttrpc":
@@ -39,6 +48,16 @@ def parse(text: str) -> Endpoint:
     if version not in (2, LATEST):
         raise Unknown(f"unsupported shim version ({version}): not implemented")
     return Endpoint(address.removeprefix(SCHEME), version)
+
+
+def _result(said: bytes) -> BootstrapResult | None:
+    """The message of a shim of 2.3, which begins with its version: a byte that no text begins with."""
+    if not said.startswith(b"\x08"):
+        return None
+    try:
+        return BootstrapResult.FromString(said)
+    except DecodeError:
+        return None
 
 
 def _fields(text: str) -> tuple[Any, Any, Any]:

@@ -11,17 +11,19 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cutaway.containerd import open_files
 from cutaway.containerd.tasks import endpoint
 from cutaway.containerd.tasks.bundles import Bundle
 from cutaway.containerd.tasks.endpoint import Endpoint
+from cutaway.containerd.tasks.generations import Generations, message
 from cutaway.containerd.tasks.runtimes import is_ours
 from cutaway.containerd.zygote import Zygote, ZygoteEnded
 from cutaway.errors import Aborted, CutawayError, DeadlineExceeded, Unavailable, Unknown
 from cutaway.faults import point
+from cutaway.pb.bootstrap_pb2 import BootstrapParams
 from cutaway.trace import context, spans
 
 log = logging.getLogger("containerd.shims")
@@ -29,6 +31,7 @@ log = logging.getLogger("containerd.shims")
 # A shim's start takes milliseconds; one that takes longer than this will not come.
 SECONDS = 60.0
 MAX_OUTPUT = 1 << 20
+DEBUG_LEVEL = -4  # of BootstrapParams
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Launcher:
     ttrpc_address: str
     debug: bool
     zygote: Zygote | None
+    generations: Generations = field(default_factory=Generations)
 
     async def start(self, binary: str, bundle: Bundle, options: bytes) -> Endpoint:
         """Start a shim for a bundle; returns where it listens.
@@ -48,19 +52,33 @@ class Launcher:
         """
         arguments = [*self._arguments(bundle), *(["-debug"] if self.debug else []), "start"]
         with spans.span("shim start", kind=spans.CLIENT, binary=binary, bundle=str(bundle.path)) as span:
-            with _files(options) as (given, output, _):
+            with _files(await self._told(binary, bundle, options)) as (given, output, _):
                 point("containerd.shims.before-start")
                 code = await self._run([binary, *arguments], bundle.path, (given, output, output))
-                said = _text(output)
+                said = os.pread(output, MAX_OUTPUT, 0)
             point("containerd.shims.started")
             if code:
-                raise Unknown(f"{said}: {_ending(code)}")
+                raise Unknown(f"{said.decode(errors='replace').strip()}: {_ending(code)}")
             try:
                 found = endpoint.parse(said)
             except Unknown as error:
                 raise Unknown(f"{binary} start: {error}") from None
             span.set(address=endpoint.SCHEME + found.path)
             return found
+
+    async def _told(self, binary: str, bundle: Bundle, options: bytes) -> bytes:
+        """What the binary is to get on stdin."""
+        if not await self.generations.takes_bootstrap(binary):
+            return options
+        told = BootstrapParams(
+            instance_id=bundle.id,
+            namespace=bundle.namespace,
+            log_level=DEBUG_LEVEL if self.debug else 0,
+            containerd_grpc_address=self.address,
+            containerd_ttrpc_address=self.ttrpc_address,
+            containerd_binary=os.path.abspath(sys.argv[0]),
+        )
+        return message(told, options)
 
     async def delete(self, binary: str, bundle: Bundle) -> bytes:
         """Let the shim's binary clean up; returns its serialized DeleteResponse.
