@@ -37,9 +37,9 @@ class ImageSettings:
     registry: ClientSettings = field(default_factory=ClientSettings)
     embedded: EmbeddedSettings | None = None
     max_downloads: int = 3
-    """Layers fetched at the same time in one pull."""
+    """Layers fetched at the same time, by all pulls together."""
     max_uploads: int = 5
-    """Blobs sent at the same time in one push."""
+    """Blobs sent at the same time, by all pushes together."""
     platform: Platform = field(default_factory=host_platform)
     temporary: Path | None = None
     """Folder for archives on their way in, on a disk with room; None: the system's own."""

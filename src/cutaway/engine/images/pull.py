@@ -91,6 +91,8 @@ class Puller:
         self._settings = settings
         self._embedded = EmbeddedRegistry(settings.embedded) if settings.embedded else None
         self._locks = locks
+        # One for all pulls together, as in dockerd.
+        self._downloads = asyncio.Semaphore(settings.max_downloads)
 
     async def close(self) -> None:
         """End the built-in registry, should it run."""
@@ -254,13 +256,10 @@ class Puller:
         if there < len(layers) or not await self._store.with_id(resolved.manifest.config.digest):
             for number, line in enumerate(progress):
                 line.say("Already exists" if number < there else "Pulling fs layer")
-        slots = asyncio.Semaphore(self._settings.max_downloads)
         try:
             async with asyncio.TaskGroup() as group:
                 downloads = [
-                    group.create_task(
-                        self._download(resolved, layer, leases.blobs, slots, line, number < there)
-                    )
+                    group.create_task(self._download(resolved, layer, leases.blobs, line, number < there))
                     for number, (layer, line) in enumerate(zip(layers, progress, strict=True))
                 ]
                 group.create_task(self._unpack_all(resolved, config, leases.snapshots, downloads, progress))
@@ -276,17 +275,11 @@ class Puller:
         return 0
 
     async def _download(
-        self,
-        resolved: Resolved,
-        layer: Descriptor,
-        lease: str,
-        slots: asyncio.Semaphore,
-        line: LayerProgress,
-        quiet: bool,
+        self, resolved: Resolved, layer: Descriptor, lease: str, line: LayerProgress, quiet: bool
     ) -> None:
-        if slots.locked() and not quiet:
+        if self._downloads.locked() and not quiet:
             line.say("Waiting")
-        async with slots:
+        async with self._downloads:
             if quiet:
                 await self._store_blob(resolved, layer, lease)
                 return

@@ -40,7 +40,8 @@ class Pusher:
         self._store = store
         self._content = content
         self._registry = registry
-        self._max_uploads = max_uploads
+        # One for all pushes together, as in dockerd.
+        self._uploads = asyncio.Semaphore(max_uploads)
         self._parts = PartsFinder(content)
 
     async def push(self, named: Reference, credentials: Credentials, report: Progress) -> list[Reference]:
@@ -92,13 +93,12 @@ class Pusher:
         for layer in image.manifest.layers:
             if layer.urls:
                 report({**status("Skipped foreign layer", id=_short(layer)), "progressDetail": {}})
-        slots = asyncio.Semaphore(self._max_uploads)
         try:
             async with asyncio.TaskGroup() as group:
                 for blob in tree.blobs:
                     mounts = [path for path in sources[blob.digest] if path in others]
                     line = lines.get(blob.digest) or LayerProgress(blob, lambda event: None)
-                    group.create_task(self._blob(repository, blob, mounts, line, slots))
+                    group.create_task(self._blob(repository, blob, mounts, line))
         except ExceptionGroup as group_error:
             raise first_of(group_error) from None
         await self._manifests(repository, tree, tag, report)
@@ -120,16 +120,11 @@ class Pusher:
         return [path for path in paths if path and path != tag.path]
 
     async def _blob(
-        self,
-        repository: Repository,
-        blob: Descriptor,
-        mounts: Sequence[str],
-        line: LayerProgress,
-        slots: asyncio.Semaphore,
+        self, repository: Repository, blob: Descriptor, mounts: Sequence[str], line: LayerProgress
     ) -> None:
-        if slots.locked():
+        if self._uploads.locked():
             line.say("Waiting")
-        async with slots:
+        async with self._uploads:
             line.say(await self._sent(repository, blob, mounts, line))
         # So that the next push to this registry can mount it.
         for label, path in source_labels(repository.reference).items():
