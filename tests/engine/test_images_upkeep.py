@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cli.side_by_side import CUTAWAY
-from engine.engine_stack import Stack
+from engine.engine_stack import Stack, stack
 from support.images import Image, Layer, busybox_image, tar
+from support.leftovers import temporary_base
 from support.peers import need
-from support.stack import RealRegistry
+from support.stack import OurContainerd, RealRegistry
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
 
@@ -95,6 +97,17 @@ def test_disk_usage_adds_up(engine_stack: Stack, base_dir: Path) -> None:
     assert said.startswith("Deleted Containers:\n") and "Total reclaimed space: 0B" not in said
     stack.docker("volume", "rm", "kept")
     stack.docker("rmi", "df:1", "df:2")
+
+
+def test_layers_size_is_what_du_finds() -> None:
+    with stack(below=OurContainerd) as own, temporary_base() as folder:
+        load(own, folder, above_busybox("one"), "df:1")
+        load(own, folder, above_busybox("two"), "df:2")
+        snapshots = sorted((own.containerd.root / "snapshots").glob("*/fs"))
+        assert len(snapshots) == 3
+        words = subprocess.run(["du", "-sB1", *snapshots], capture_output=True, text=True, check=True).stdout
+        taken = sum(int(line.split()[0]) for line in words.splitlines())
+        assert own.ask("GET", "/system/df")[1]["LayersSize"] == taken
 
 
 def test_system_prune_leaves_what_is_in_use(engine_stack: Stack) -> None:

@@ -17,6 +17,7 @@ from cutaway.engine.images.model import Image
 from cutaway.engine.images.parts import PartsFinder, Tree
 from cutaway.engine.images.progress import SHORT, LayerProgress, Progress, status
 from cutaway.engine.images.pull import first_of, source_labels
+from cutaway.engine.images.restore import Restorer
 from cutaway.engine.images.store import ImageStore
 from cutaway.oci.image_spec import Descriptor
 from cutaway.registry.client import uploads
@@ -35,10 +36,16 @@ class Pusher:
     """Pushes images."""
 
     def __init__(
-        self, store: ImageStore, content: ContentStore, registry: RegistryClient, max_uploads: int
+        self,
+        store: ImageStore,
+        content: ContentStore,
+        restorer: Restorer,
+        registry: RegistryClient,
+        max_uploads: int,
     ) -> None:
         self._store = store
         self._content = content
+        self._restorer = restorer
         self._registry = registry
         # One for all pushes together, as in dockerd.
         self._uploads = asyncio.Semaphore(max_uploads)
@@ -74,6 +81,7 @@ class Pusher:
         return sorted(wanted, key=lambda item: item[0].tag)
 
     async def _push(self, tag: Reference, image: Image, credentials: Credentials, report: Progress) -> None:
+        image = await self._restorer.whole(image)
         tree = await self._tree(image)
         tree.blobs = [blob for blob in tree.blobs if not blob.urls]
         sources = {blob.digest: await self._sources(blob, tag) for blob in tree.blobs}

@@ -21,6 +21,7 @@ from cutaway.engine.images.content import ContentStore
 from cutaway.engine.images.model import Image
 from cutaway.engine.images.oci_layout import FULL_NAME, INDEX, LAYOUT, REF_NAME, VERSION
 from cutaway.engine.images.parts import PartsFinder
+from cutaway.engine.images.restore import Restorer
 from cutaway.engine.images.store import ImageStore
 from cutaway.oci.document import encode
 from cutaway.oci.image_spec import DOCKER_LAYER, OCI_INDEX, Descriptor
@@ -42,9 +43,10 @@ class _Wanted:
 class Saver:
     """Saves images."""
 
-    def __init__(self, store: ImageStore, content: ContentStore) -> None:
+    def __init__(self, store: ImageStore, content: ContentStore, restorer: Restorer) -> None:
         self._store = store
         self._content = content
+        self._restorer = restorer
         self._parts = PartsFinder(content)
 
     async def plan(self, names: Sequence[str]) -> Plan:
@@ -54,6 +56,7 @@ class Saver:
             await self._add(text, wanted)
         blobs: dict[str, Descriptor] = {}
         for entry in wanted.values():
+            entry.image = await self._restorer.whole(entry.image)
             for blob in await self._parts.of(entry.image):
                 blobs.setdefault(blob.digest, blob)
         return Plan(list(wanted.values()), blobs)

@@ -20,6 +20,7 @@ from cutaway.engine.images.progress import Event, Progress, silent, status
 from cutaway.engine.images.pull import Puller, other_platform
 from cutaway.engine.images.push import Pusher
 from cutaway.engine.images.remove import Removed, Remover, Untagged, Users
+from cutaway.engine.images.restore import Restorer
 from cutaway.engine.images.save import Saver
 from cutaway.engine.images.snapshots import Snapshots
 from cutaway.engine.images.store import ImageStore
@@ -53,8 +54,9 @@ class ImageService:
         self._loader = Loader(client, installer, settings.temporary)
         self.composer = Composer(client, self._content, self._snapshots, installer, settings.temporary)
         """Makes images, for import and commit."""
-        self._saver = Saver(self._store, self._content)
-        self._pusher = Pusher(self._store, self._content, self._registry, settings.max_uploads)
+        restorer = Restorer(client, self._content, self._snapshots, installer)
+        self._saver = Saver(self._store, self._content, restorer)
+        self._pusher = Pusher(self._store, self._content, restorer, self._registry, settings.max_uploads)
         self._remover = Remover(self._store)
 
     async def __aenter__(self) -> Self:
