@@ -271,11 +271,12 @@ def _leave(pipe: int) -> None:
 
 def preload() -> None:
     """Load everything that a shim or a runtime call may need, so that no child has to."""
-    for name in ("json", "google.protobuf.message_factory"):
+    # Of cutaway.oci no more: images and archives are the daemons', with asyncio and OpenSSL below them.
+    for name in ("json", "google.protobuf.message_factory", "cutaway.oci.runtime_spec"):
         importlib.import_module(name)
     for name in ("shim_v3_pb2", "runc_options_pb2", "cgroups_v1_pb2", "cgroups_v2_pb2"):
         importlib.import_module(f"cutaway.pb.{name}")
-    for package in ("cutaway.shim", "cutaway.linux", "cutaway.oci", "cutaway.trace"):
+    for package in ("cutaway.shim", "cutaway.linux", "cutaway.trace"):
         _load_all(package)
     _preload_runtime()
 
