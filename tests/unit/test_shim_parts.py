@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from cutaway.shim.mounts import Options as MountOptions
 from cutaway.shim.pump import Pump
 from cutaway.shim.reaper import Exit, Reaper
 from cutaway.shim.runtime import kill_error, last_error
+from support.process import children, wait_until
 
 # sha256sum of /run/containerd/containerd.sock/default/abc
 SOCKET_NAME = "8cb244a719603fe00870d5ce1d8e1f1db43a654cb993d107df1f1ae23ddffa59"
@@ -166,6 +168,20 @@ def test_what_a_failed_kill_means(said: str, kind: type[errors.CutawayError], wo
 def test_whether_a_container_has_pids_of_its_own(tmp_path: Path, config: str, own: bool) -> None:
     (tmp_path / "config.json").write_text(config)
     assert container.has_own_pids(os.fspath(tmp_path / "config.json")) is own
+
+
+@pytest.mark.root
+def test_the_first_of_a_pid_namespace_is_known_by_its_number(tmp_path: Path) -> None:
+    assert container.leads_pids(0) is None
+    assert container.leads_pids(1 << 30) is None
+    assert container.leads_pids(os.getpid()) is False
+    ready = tmp_path / "ready"
+    command = ["unshare", "--pid", "--fork", "--kill-child", "sh", "-c", f"touch {ready}; sleep 60"]
+    with subprocess.Popen(command) as outer:
+        wait_until(ready.exists, "the first process of a new namespace")
+        (first,) = children()[outer.pid]
+        assert container.leads_pids(first) is True
+        outer.kill()
 
 
 def test_programs_are_found_as_go_finds_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -227,3 +227,21 @@ def test_the_shim_that_waits_ends_with_the_zygote_and_so_does_its_child() -> Non
     assert has_ended(pid, 10)
     assert has_ended(spare, 10)
     caller.socket.close()
+
+
+def test_the_zygote_loads_nothing_that_is_the_daemons_alone() -> None:
+    """What it has, every fork has to carry."""
+    program = "import sys; from cutaway.shim import zygote; zygote.preload(); print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in run.stdout.split()}
+    assert "json" in loaded
+    assert not loaded & {
+        "_hashlib",
+        "_ssl",
+        "asyncio",
+        "inspect",
+        "logging",
+        "random",
+        "subprocess",
+        "zstandard",
+    }

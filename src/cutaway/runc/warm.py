@@ -21,22 +21,19 @@ from cutaway.runc.plan import build, step
 from cutaway.runc.plan.namespaces import NamespacePlan
 from cutaway.runc.process import channel, parent
 
-_TIMES = 12  # CPython 3.11 looks at a function anew after 8 calls
 _ID = "cutaway-rehearsal"  # of no container
 
 
-def prepare() -> None:
-    """Load what is loaded late, and rehearse a create."""
+def load() -> None:
+    """Load what is loaded late."""
     sha256(b"")
     capabilities.last_cap()
     with suppress(FailedPrecondition):  # without libseccomp: who needs it is told so
         seccomp_compile.version()
-    for _ in range(_TIMES):
-        rehearse()
 
 
 def rehearse() -> None:
-    """Once."""
+    """Do what a create does, as far as that leaves nothing."""
     rehearse_look()
     with suppress(CutawayError, OSError):  # a machine where nothing can be created: who tries is told so
         rehearse_steps()

@@ -42,8 +42,7 @@ def path_for(service: str, namespace: str, group: str, folder: str = FOLDER) -> 
 def group_of(bundle: str, container: str) -> str:
     """The group that the bundle's annotations put the container in, or its own id."""
     try:
-        with open(f"{bundle}/config.json", "rb") as file:
-            text = file.read()
+        text = smallfile.read(f"{bundle}/config.json")
     except FileNotFoundError:
         return container
     if not any(label.encode() in text for label in _GROUP_LABELS):

@@ -8,6 +8,7 @@ import os
 
 from cutaway.errors import AlreadyExists, CutawayError, NotFound, Unknown
 from cutaway.faults import point
+from cutaway.linux import smallfile
 from cutaway.shim import log, mounts, options, states
 from cutaway.shim.loop import wait_for
 from cutaway.shim.process import Process
@@ -353,7 +354,8 @@ class Container:
     def _look_for_pids(self) -> None:
         """Whether others may live on without the init; read while nobody waits, not at its end."""
         if self._own_pids is None:
-            self._own_pids = has_own_pids(f"{self.bundle.path}/config.json")
+            own = leads_pids(self.init.pid)
+            self._own_pids = has_own_pids(f"{self.bundle.path}/config.json") if own is None else own
 
     def _tell_exit(self, process: Process, exit: "Exit") -> None:
         process.finish(exit)
@@ -366,6 +368,19 @@ class Container:
         self._host.observer.exited(self, process)
         point("shim.exit.told")
         process.exited.set()
+
+
+def leads_pids(pid: int) -> bool | None:
+    """Whether a process is the first of a pid namespace, with which all others end; None when it is gone.
+
+    NSpid of proc_pid_status(5), Linux 4.1.
+    """
+    try:
+        status = smallfile.read(f"/proc/{pid}/status") if pid else b""
+    except OSError:
+        return None
+    _, found, rest = status.partition(b"\nNSpid:")
+    return rest.partition(b"\n")[0].split()[-1:] == [b"1"] if found else None
 
 
 def has_own_pids(config: str) -> bool:

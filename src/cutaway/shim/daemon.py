@@ -1,7 +1,7 @@
 """The daemon: everything put together, and its end."""
 
+import _signal  # type: ignore[import-not-found]  # the C part: signal's functions convert to and from enums
 import os
-import signal
 import sys
 
 from cutaway.errors import InvalidArgument
@@ -86,8 +86,8 @@ class Daemon:
         self._server = Server(self.loop, listener, methods(service), self._replied)
 
     def run(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._shutdown())
+        for number in (_signal.SIGTERM, _signal.SIGINT):
+            _signal.signal(number, lambda *_: self._shutdown())
         self.serve()
 
     def serve(self) -> None:

@@ -152,6 +152,10 @@ class Loop:
         self._count = 0
         self._stopped = False
 
+    def close(self) -> None:
+        """Let go of what it has open. It is not run again."""
+        self._epoll.close()
+
     def watch(self, fd: int, events: int, handler: "Callable[[int], None]") -> None:
         """Call `handler(events)` while `fd` is ready. Raises OSError for what cannot be polled."""
         self._epoll.register(fd, events)

@@ -4,8 +4,8 @@ The shim is a child subreaper (prctl(2), Linux 3.4): a container's init and ever
 leaves behind become its children when the runtime that made them exits.
 """
 
+import _signal  # type: ignore[import-not-found]  # the C part: signal's functions convert to and from enums
 import os
-import signal
 import time
 
 from cutaway.shim.loop import READ
@@ -40,10 +40,18 @@ class Reaper:
         self._expected: dict[int, Callable[[Exit], None]] = {}
         self._early: dict[int, Exit] = {}
         self._keepers = 0
-        self._pipe, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler at all makes the wake-up byte
+        self._pipe, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        _signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        _signal.signal(_signal.SIGCHLD, lambda *_: None)  # a handler at all makes the wake-up byte
         loop.watch(self._pipe, READ, self._woken)
+
+    def close(self) -> None:
+        """Wait for nobody any more, and close the loop."""
+        _signal.set_wakeup_fd(-1)
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        self.loop.close()
+        os.close(self._pipe)
+        os.close(self._wake)
 
     def expect(self, pid: int, callback: "Callable[[Exit], None]") -> None:
         """Call back, once, when `pid` has ended; at once if it already has."""

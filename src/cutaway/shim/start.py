@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _MAX_OOM_SCORE = 1000
 _MAX_GIVEN = 10 << 20  # as containerd's shim
+_CHUNK = 1 << 16
 
 
 # In a fork of the zygote: says that this command has ended, with 0, although its process lives on.
@@ -36,7 +37,7 @@ parts: "Parts | None" = None
 def start(arguments: "Arguments") -> int:
     """Start a shim, or name the one that the container's group has. The bundle is the current folder."""
     bundle = os.getcwd()
-    given = sys.stdin.buffer.read(_MAX_GIVEN) if sys.stdin else b""
+    given = _given()
     caller = Bootstrap(given, arguments)
     group = address.group_of(bundle, arguments["id"])
     folder = address.folder(bundle, caller.socket_dir)
@@ -60,6 +61,18 @@ def start(arguments: "Arguments") -> int:
         listener.close()
     os.write(1, answer)
     return 0
+
+
+def _given() -> bytes:
+    """What came on stdin; nothing where that is closed."""
+    data = b""
+    try:
+        while len(data) < _MAX_GIVEN and (piece := os.read(0, _CHUNK)):
+            data += piece
+    except OSError as error:
+        if error.errno != 9:  # EBADF
+            raise
+    return data
 
 
 def _write_address(path: str, text: str) -> None:
@@ -139,8 +152,7 @@ def _detach() -> None:
 def _raise_oom_score() -> None:
     """One above the container service: the kernel is to take the shim first (and the container before it)."""
     try:
-        with open("/proc/self/oom_score_adj", "r+") as file:
-            score = int(file.read())
-            file.write(str(min(score + 1, _MAX_OOM_SCORE)))
+        score = int(smallfile.read_at_once("/proc/self/oom_score_adj"))
+        smallfile.write("/proc/self/oom_score_adj", b"%d" % min(score + 1, _MAX_OOM_SCORE), 0o600)
     except OSError as error:
         print(f"oom_score_adj of the shim: {error.strerror}", file=sys.stderr)

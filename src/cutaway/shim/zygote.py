@@ -27,9 +27,11 @@ from contextlib import suppress
 
 from cutaway.faults import point
 from cutaway.linux import processes
-from cutaway.shim import start
+from cutaway.shim import programs, rehearsal, start
+from cutaway.shim.daemon import Parts
 from cutaway.shim.launch import replace_environment
 from cutaway.shim.waiting import MAX_REQUEST, STREAMS, WaitingShim, get_ready, hear
+from cutaway.trace import spans
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 # Seconds from one start to the next fork ahead, so that the two do not meet.
 _PAUSE = 0.05
+_TIMES = 12  # CPython 3.11 looks at a function anew after 8 calls
 _PID = 4  # bytes; below PIPE_BUF, so a write of one is never torn
 _RUNTIME = "cutaway-runc"
 _NOT_LOADED = frozenset({__name__, "cutaway.shim.zygote", "cutaway.shim.info", "cutaway.trace.collect"})
@@ -279,6 +282,22 @@ def preload() -> None:
     for package in ("cutaway.shim", "cutaway.linux", "cutaway.trace"):
         _load_all(package)
     _preload_runtime()
+    for _ in range(_TIMES):
+        _rehearse()
+
+
+def _rehearse() -> None:
+    """What all that is forked from here will do."""
+    program = programs.only()
+    if program is not None and program.rehearse is not None:
+        program.rehearse()
+    parts = Parts()
+    try:
+        with suppress(OSError):  # who cannot do it in earnest is told so
+            rehearsal.rehearse(parts, program.main if program is not None else None)
+    finally:
+        parts.reaper.close()
+        spans.configure("", None)
 
 
 def _load_all(package: str) -> None:
@@ -298,14 +317,12 @@ def _load_all(package: str) -> None:
 
 def _preload_runtime() -> None:
     """Our own runtime, if it is there: the file beside the interpreter's programs."""
-    from cutaway.shim import programs
-
     try:
         from cutaway.runc import warm
         from cutaway.runc.main import expect, main
 
         _load_all("cutaway.runc")
-        warm.prepare()
+        warm.load()
     except ImportError as error:
         sys.stderr.write(f"runtime calls will not be warm: {error}\n")
         return
