@@ -2,7 +2,7 @@
 PYTEST = .venv/bin/python -m pytest
 export CUTAWAY_REQUIRE_PEERS
 
-.PHONY: help setup dev peers hello test test-vm test-vm-all check format protos bench clean
+.PHONY: help setup dev peers hello test test-vm test-vm-all crash check format protos bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,10 @@ format: dev ## let ruff rewrite what it can
 
 protos: dev ## regenerate src/cutaway/pb from proto/
 	.venv/bin/python tools/generate_protos.py
+
+crash: dev peers ## kill daemons at random, ROUNDS=100 times, and look whether all fits together
+	@CUTAWAY_CRASH_ROUNDS=$(or $(ROUNDS),100) CUTAWAY_CRASH_SEED=$(or $(SEED),$(shell date +%F)) \
+		$(PYTEST) tests/crash/test_random_walk.py -n 0 -s $(ARGS)
 
 bench: dev peers ## side by side with the real parts: table, and bench/results/latest.md
 	.venv/bin/python -m bench $(ARGS)

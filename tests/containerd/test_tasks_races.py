@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from containerd.task_rig import (
     script,
     shims,
 )
-from support.peers import peer
+from support.peers import VENV_BIN, peer
 from support.process import wait_until
 from support.stack import OurContainerd, RealContainerd
 
@@ -116,6 +117,26 @@ def test_creation_given_up_by_its_client_leaves_nothing(on: Rig) -> None:
     wait_until(lambda: not any(path.exists() for path in left), "bundle is gone", timeout=30)
     assert_nothing_left(on, "given-up")
     on.containers("Delete", id="given-up")
+
+
+@pytest.mark.parametrize("shim", ["cutaway-v1", "runc-v2"])
+def test_creation_that_goes_on_after_its_client_leaves_nothing(on: Rig, shim: str) -> None:
+    """What the shim is at when the client gives up comes to its end, and is undone then, not before."""
+    name, id = f"containerd-shim-{shim}", f"goes-on-{shim}"
+    program = VENV_BIN / name if shim == "cutaway-v1" else peer(name)
+    gate = fifo(on, f"gate-{id}")
+    slow = f'case "$*" in *" create "*) read line < {gate};; esac; exec {peer("runc")} "$@"'
+    on.container(id, "true", runtime=str(program), options=runtime_options(script(on, f"runc-{id}", slow)))
+    creating = on.tasks.begin("Create", container_id=id)
+    with gate.open("w") as writer:
+        creating.cancel()
+        with suppress(AssertionError):  # when it is undone too early
+            wait_until(lambda: not on.bundle(id).exists(), "bundle is gone", timeout=2)
+        writer.write("go\n")
+    assert_nothing_left(on, id)
+    state = Path("/run/containerd/runc") / on.namespace / id
+    wait_until(lambda: not state.exists(), "the runtime knows nothing of it")
+    on.containers("Delete", id=id)
 
 
 def test_two_creations_at_once(on: Rig) -> None:

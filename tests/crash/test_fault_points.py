@@ -20,8 +20,9 @@ import grpc
 import pytest
 
 from containerd.task_rig import Events, Refused, Rig, fields_of, rig
-from crash.scenarios import SCENARIOS
+from crash.scenarios import SCENARIOS, Tasks
 from cutaway.faults import FAULT, LOG
+from cutaway.shim.address import path_for
 from support import faults
 from support.leftovers import cgroups, mounts_below, temporary_base
 from support.netns import NetNs
@@ -147,9 +148,13 @@ class Walk:
         found += [f"process: {pid} {line}" for pid, line in working if self._is_left(pid, line)]
         found += [f"zombie: {pid}" for pid in descendants(self.daemon.pid) if is_zombie(pid)]
         found += [f"runtime: {path}" for path in self.runc_state.glob("*") if path.name != "lasting"]
+        found += [f"socket: {id}" for id in Tasks.ids if self._shim_socket(id).exists()]
         found += [f"bundle: {path}" for path in self._bundles() if path.name != "lasting"]
         found += [f"mount point: {path}" for path in (self.daemon.state / "mounts").glob("*")]
         return found + self.broken()
+
+    def _shim_socket(self, id: str) -> Path:
+        return Path(path_for(os.fspath(self.daemon.address), self.daemon.namespace, id))
 
     def _is_left(self, pid: int, line: str) -> bool:
         return pid not in {*self.working, self.daemon.pid} and "zygote" not in line

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
-from engine.engine_stack import NAMESPACE, Hijack, Stack, stack
+from cutaway.faults import FAULT
+from engine.engine_stack import NAMESPACE, REAL_BELOW, Hijack, Stack, stack
 from support.leftovers import Leftovers, cgroups
 from support.peers import VENV_BIN, need, peer
 from support.process import wait_until
@@ -146,6 +149,64 @@ def test_ends_while_containerd_is_down_are_not_lost(below: type[Containerd]) -> 
         wait_until(lambda: not made.ask("GET", f"/exec/{exec_id}/json")[1]["Running"], "the exec has ended")
         assert made.ask("GET", f"/exec/{exec_id}/json")[1]["ExitCode"] == 7
         assert made.state("stays") == "running"
+
+
+@pytest.mark.parametrize("below", [RealContainerd, OurContainerd])
+def test_an_end_while_all_daemons_are_down_is_not_lost(below: type[Containerd]) -> None:
+    """Neither the code, which our service tells of itself, nor what was said last, which our shim keeps."""
+    need("root", "docker", "containerd", "containerd-shim-runc-v2", "runc", "busybox", "ctr")
+    ours = below is OurContainerd
+    script = 'trap "echo last; exit 42" TERM; echo first; sleep 1000 & wait'
+    with stack(() if ours else REAL_BELOW, [VENV_BIN], below) as made:
+        made.docker("run", "-d", "--name", "ends", "busybox", "sh", "-c", script)
+        made.wait_log("ends", "first")
+        pid = made.inspect("ends")["State"]["Pid"]
+        made.engine.crash()
+        made.containerd.crash()
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: is_gone(pid), "it ends")
+        made.containerd.start()
+        made.engine.start()
+        made.wait_state("ends", "exited")
+        assert made.inspect("ends")["State"]["ExitCode"] == 42
+        if ours:
+            assert made.docker("logs", "ends") == "first\nlast\n"
+
+
+def test_a_start_that_containerd_died_over_leaves_nothing_when_it_is_back() -> None:
+    """The engine lives on, so nobody but itself can know what it has half made; and it can try again."""
+    need("root", "docker", "busybox", "ctr")
+    with stack((), [VENV_BIN], OurContainerd) as made:
+        made.docker("create", "--name", "half", "busybox", "sleep", "100")
+        before = Leftovers.snapshot(made.engine.folder.parent)
+        made.containerd.stop()
+        made.containerd.env[FAULT] = "containerd.shims.answered:2"  # the shim has made the task
+        made.containerd.start()
+        del made.containerd.env[FAULT]
+        assert "does not answer" in made.fails("start", "half")[1]
+        assert made.containerd.process.wait() == -signal.SIGKILL
+        made.containerd.start()
+
+        def left() -> str:
+            found = Leftovers.snapshot(made.engine.folder.parent).since(before)
+            tasks = made.containerd.ctr("task", "ls", "-q", namespace=NAMESPACE).stdout
+            records = made.containerd.ctr("containers", "ls", "-q", namespace=NAMESPACE).stdout
+            return f"{found.mounts or ''}{found.cgroups or ''}{found.shim_sockets or ''}{tasks}{records}"
+
+        wait_until(lambda: not left(), f"nothing is left: {left()}", timeout=20)
+        made.docker("start", "half")
+        assert made.state("half") == "running"
+
+
+def test_a_removal_that_containerd_was_away_for_is_finished_when_it_is_back() -> None:
+    need("root", "docker", "busybox", "ctr")
+    with stack((), [VENV_BIN], OurContainerd) as made:
+        made.docker("create", "--name", "old", "busybox")
+        made.containerd.crash()
+        assert "cannot remove container" in made.fails("rm", "old")[1]
+        made.containerd.start()
+        wait_until(lambda: made.docker("ps", "-aq") == "", "it is removed")
+        assert made.containerd.ctr("snapshots", "ls", namespace=NAMESPACE).stdout.count("Active") == 0
 
 
 def test_a_call_right_after_a_restart_of_containerd_is_answered(own_stack: Stack) -> None:

@@ -50,8 +50,14 @@ def test_a_removed_volumes_data_does_not_come_back(database: sqlite3.Connection,
     assert os.listdir(volumes.create("name")[0].path) == []
 
 
-def test_folders_that_nobody_records_stay(database: sqlite3.Connection, tmp_path: Path) -> None:
-    """They may be all that is left of somebody's data."""
-    (tmp_path / "volumes/lost/_data").mkdir(parents=True)
+def test_folders_that_nobody_records_stay_with_what_is_in_them(
+    database: sqlite3.Connection, tmp_path: Path
+) -> None:
+    """They may be all that is left of somebody's data. Empty ones are what a crash has left of a creation."""
+    for name in ("lost", "half", "whole"):
+        (tmp_path / "volumes" / name).mkdir(parents=True)
+    (tmp_path / "volumes/whole/_data").mkdir()
+    (tmp_path / "volumes/lost/_data/inside").mkdir(parents=True)
+    store(database, tmp_path / "volumes").create("kept")
     store(database, tmp_path / "volumes")
-    assert os.listdir(tmp_path / "volumes") == ["lost"]
+    assert sorted(os.listdir(tmp_path / "volumes")) == ["kept", "lost"]

@@ -247,6 +247,12 @@ class ContainerdRuntime:
         )
         return reply.pid
 
+    async def wait(self, container_id: str, timeout: float) -> None:
+        """Wait for the end of a container's process. Raises `NotFound`, `DeadlineExceeded`."""
+        await self._client.call(
+            _TASKS["Wait"], tasks_pb2.WaitRequest(container_id=container_id), timeout=timeout
+        )
+
     async def delete_task(self, container_id: str, timeout: float | None = 30) -> int | None:
         """Reap a stopped task and unmount its root; its exit code, or None if there is no task."""
         try:

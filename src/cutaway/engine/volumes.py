@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,6 +57,17 @@ class VolumeStore:
                     self._connection.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
         for folder in removed:
             shutil.rmtree(folder)
+        self._remove_unnoted()
+
+    def _remove_unnoted(self) -> None:
+        """Folders that a crash came upon before they were noted: empty ones, so that nothing is ever lost."""
+        known = {volume.name for volume in self.list()}
+        for folder in self._folder.glob("*"):
+            if folder.name not in known:
+                with suppress(OSError):
+                    (folder / "_data").rmdir()
+                with suppress(OSError):
+                    folder.rmdir()
 
     def list(self) -> list[Volume]:
         rows = self._connection.execute("SELECT * FROM volumes ORDER BY name").fetchall()

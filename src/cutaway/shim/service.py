@@ -13,6 +13,7 @@ from cutaway.errors import AlreadyExists, InvalidArgument, NotFound
 from cutaway.pb import process_pb2, shim_pb2, task_events_pb2
 from cutaway.shim import options
 from cutaway.shim.container import Bundle, Container, new_container
+from cutaway.shim.loop import Event
 from cutaway.shim.mounts import Mount
 from cutaway.shim.stdio import Stdio
 from cutaway.shim.tracing import step
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from cutaway.shim.checkpoint import Saved
     from cutaway.shim.container import Host
     from cutaway.shim.events import Publisher
-    from cutaway.shim.loop import Event
     from cutaway.shim.oom import OomWatcher
     from cutaway.shim.options import Options
     from cutaway.shim.process import Process
@@ -117,7 +117,7 @@ class TaskService:
         self._binary = binary
         self._shutdown = shutdown
         self._containers: dict[str, Container] = {}
-        self._creating: set[str] = set()
+        self._creating: dict[str, Event] = {}
 
     def _container(self, id: str) -> Container:
         container = self._containers.get(id)
@@ -139,11 +139,11 @@ class TaskService:
             settings,
             self._binary,
         )
-        self._creating.add(request.id)
+        self._creating[request.id] = Event()
         try:
             await container.create()
         finally:
-            self._creating.discard(request.id)
+            self._creating.pop(request.id).set()
         return shim_pb2.CreateTaskResponse(pid=container.init.pid)
 
     def created(self, container: Container) -> None:
@@ -195,6 +195,8 @@ class TaskService:
         )
 
     async def delete(self, request: shim_pb2.DeleteRequest) -> "Message":
+        if creation := self._creating.get(request.id):
+            await creation  # who has given it up undoes it: nothing must come of it after that
         container = self._container(request.id)
         process = await container.delete(request.exec_id)
         pid, status, at = process.pid, process.status, _exited_at(process)

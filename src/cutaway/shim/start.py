@@ -43,13 +43,12 @@ def start(arguments: "Arguments") -> int:
     folder = address.folder(bundle, caller.socket_dir)
     path = address.path_for(arguments["address"], arguments["namespace"], group, folder)
     answer = caller.answer(address.SCHEME + path)
+    # Noted before it is there: should we die, whoever cleans up finds the socket by the note.
+    _write_address(f"{bundle}/address", address.SCHEME + path)
     listener = address.listen(path)
     point("shim.start.listening")
-    if listener is None:
-        _write_address(f"{bundle}/address", address.SCHEME + path)
-    else:
+    if listener is not None:
         try:
-            _write_address(f"{bundle}/address", address.SCHEME + path)
             if given:
                 _join_cgroup(caller)
             pid = os.fork() if leave is None else 0

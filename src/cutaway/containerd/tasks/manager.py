@@ -122,7 +122,7 @@ class Manager:
                 folder = shim.bundle.path / CHECKPOINT
                 await self._app.workers.finish(task.saved, folder)
                 task = replace(task, checkpoint=str(folder))
-            response = await shim.call("Create", creation(task, shim.bundle))
+            response = await self._created(shim, task)
         except CutawayError as error:
             await finish(self.endings.undo(shim))
             raise type(error)(f"failed to create shim task: {error}") from None
@@ -131,6 +131,21 @@ class Manager:
             raise
         shim.pid = response.pid
         return shim
+
+    async def _created(self, shim: Shim, task: NewTask) -> shim_pb2.CreateTaskResponse:
+        """Have the shim create the task.
+
+        Nor is a shim left in the middle of that when the caller goes away: what it is at would come to its
+        end after the clean-up, and nobody would know of it.
+        """
+        call = asyncio.ensure_future(shim.call("Create", creation(task, shim.bundle)))
+        try:
+            response: shim_pb2.CreateTaskResponse = await asyncio.shield(call)
+        except asyncio.CancelledError:
+            await asyncio.wait([call])
+            call.exception()  # looked at: the task goes in either case
+            raise
+        return response
 
     async def _launch(self, task: NewTask) -> Shim:
         """Make the bundle, start the shim's process and connect to it."""

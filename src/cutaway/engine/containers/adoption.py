@@ -29,6 +29,7 @@ from cutaway.errors import CutawayError
 log = logging.getLogger(__name__)
 
 _LOST_EXIT: Final = 255
+_IDS: Final = "[0-9a-f]" * 64
 _LIVE: Final = (TaskStatus.RUNNING, TaskStatus.PAUSED, TaskStatus.PAUSING)
 _GOING: Final = (Status.REMOVING, Status.DEAD)
 _RETRY_FIRST: Final = 0.05
@@ -45,12 +46,14 @@ class Monitor:
         execs: ExecService,
         start: Callable[[Container], Awaitable[bool]],
         remove: Callable[[Container], Coroutine[Any, Any, None]],
+        finish_removals: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self._parts = parts
         self._exits = exits
         self._execs = execs
         self._start = start
         self._remove = remove
+        self._finish_removals = finish_removals
         self._first = True
         self.ready = asyncio.Event()
         """Set once the first comparison is done."""
@@ -82,8 +85,9 @@ class Monitor:
             self._parts.events.container(container, "oom")
         elif event.exec_id:
             self._parts.background(self._execs.handle_exit(event), f"exit of exec {event.exec_id[:12]}")
-        else:
+        elif not self._first:
             self._parts.background(self._exits.handle(container, event), f"exit of {container.short_id}")
+        # Else a service that was down tells what it missed; the comparison opens the FIFOs first.
 
     async def _compare(self) -> None:
         """Bring every container into step with containerd. Exits from here on come as events."""
@@ -96,6 +100,9 @@ class Monitor:
         if first:
             await self._clear_leftovers()
             self._resume()
+        else:
+            self._parts.background(self._parts.remains.settle_all(), "clean-up in containerd")
+            self._parts.background(self._finish_removals(), "removals in containerd")
 
     async def _settle(self, container: Container, first: bool) -> None:
         stored = container.state
@@ -164,22 +171,18 @@ class Monitor:
         for container_id in await parts.runtime.containers_of(owner):
             container = parts.index.by_id(container_id)
             if container is None or not container.state.is_running:
-                await self._discard(container_id)
+                log.info("container %s was left half-started: cleared away", container_id[:12])
+                await parts.remains.discard(container_id)
         for key in await parts.runtime.snapshots_of(owner):
             if parts.index.by_id(key) is None:
                 await parts.runtime.remove_snapshot(key)
-        for folder in (parts.settings.containers_dir, parts.settings.fifo_dir):
-            for path in folder.glob("[0-9a-f]" * 64):
-                if parts.index.by_id(path.name) is None:
-                    shutil.rmtree(path, ignore_errors=True)
-
-    async def _discard(self, container_id: str) -> None:
-        log.info("container %s was left half-started: cleared away", container_id[:12])
-        if await self._parts.runtime.task(container_id) is not None:
-            with contextlib.suppress(CutawayError):
-                await self._parts.runtime.kill(container_id, 9)
-            await self._parts.runtime.delete_task(container_id)
-        await self._parts.runtime.delete_container(container_id)
+        for path in parts.settings.containers_dir.glob(_IDS):
+            if parts.index.by_id(path.name) is None:
+                shutil.rmtree(path, ignore_errors=True)
+        for path in parts.settings.fifo_dir.glob(_IDS):
+            container = parts.index.by_id(path.name)
+            if container is None or not container.state.is_running:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _resume(self) -> None:
         """Start what its restart policy wants up, and finish what `--rm` had begun."""

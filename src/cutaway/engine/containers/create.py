@@ -80,7 +80,7 @@ class Creator:
     ) -> None:
         """The container's snapshot, files and folders."""
         parts = self._parts
-        undo.push_async_callback(parts.runtime.remove_snapshot, container.id)
+        undo.push_async_callback(parts.remains.remove_snapshot_now_or_later, container.id)
         container.rootfs = await self._snapshot(container, image)
         files = parts.files(container)
         undo.callback(files.remove)

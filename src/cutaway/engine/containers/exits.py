@@ -106,8 +106,12 @@ class ExitHandler:
         shutil.rmtree(self._parts.bundle(container), ignore_errors=True)
 
     async def _delete_from_containerd(self, container: Container) -> None:
-        await self._parts.runtime.delete_task(container.id)
-        await self._parts.runtime.delete_container(container.id)
+        try:
+            await self._parts.runtime.delete_task(container.id)
+            await self._parts.runtime.delete_container(container.id)
+        except CutawayError:
+            self._parts.remains.owe(container.id)
+            raise
 
     @staticmethod
     async def _tried(work: Awaitable[None], container: Container) -> None:

@@ -1,7 +1,7 @@
 """Start: from a created (or exited) container to a running process, or back with all of it undone.
 
 network.attach ─┐
-snapshot mounts ┼─▶ files, spec ─▶ Containers/Create ─▶ FIFOs ─▶ Tasks/Create ─▶ Tasks/Start
+snapshot mounts ┼─▶ files, spec ─▶ FIFOs ─▶ Containers/Create ─▶ Tasks/Create ─▶ Tasks/Start
 user lookup     ┘
 """
 
@@ -82,6 +82,7 @@ class Launcher:
 
     async def _launch(self, container: Container, undo: AsyncExitStack) -> None:
         parts = self._parts
+        await parts.remains.settle(container.id)
         endpoint, rootfs = await self._gather(container, undo)
         files = parts.files(container)
         files.make()
@@ -90,13 +91,12 @@ class Launcher:
         spec = await container_spec(parts, container, endpoint, rootfs)
         runtime = parts.settings.runtimes[container.host.runtime]
         bundle = parts.bundle(container)
-        undo.push_async_callback(parts.runtime.delete_container, container.id)
+        undo.callback(shutil.rmtree, bundle, ignore_errors=True)
+        stdio = self._open_stdio(container, bundle, undo)
+        undo.push_async_callback(parts.remains.discard_now_or_later, container.id)
         await parts.runtime.create_container(
             container.id, spec=spec, runtime=runtime, image=container.image, bundle=str(bundle)
         )
-        undo.callback(shutil.rmtree, bundle, ignore_errors=True)
-        stdio = self._open_stdio(container, bundle, undo)
-        undo.push_async_callback(self._discard_task, container)
         with spans.span("create task", container=container.id, rootfs=describe_mounts(rootfs)):
             pid = await parts.runtime.create_task(container.id, rootfs=rootfs, stdio=stdio, runtime=runtime)
         await parts.runtime.start(container.id)
@@ -166,17 +166,6 @@ class Launcher:
             stderr="" if tty else str(outputs[STDERR]),
             terminal=tty,
         )
-
-    async def _discard_task(self, container: Container) -> None:
-        """After a failure: end whatever came into being and have it reaped."""
-        try:
-            await self._parts.runtime.kill(container.id, 9)
-        except CutawayError as error:
-            log.debug("kill of the failed task of %s: %s", container.short_id, error)
-        try:
-            await self._parts.runtime.delete_task(container.id)
-        except CutawayError as error:
-            log.warning("the failed task of %s could not be deleted: %s", container.short_id, error)
 
 
 def _bindings(container: Container) -> Mapping[str, Sequence[PortBinding]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cutaway.engine.containers.files import ContainerFiles
+from cutaway.engine.containers.remains import Remains
 from cutaway.engine.logs.writer import ContainerLog
 from cutaway.engine.stdio.fifo import Writer
 from cutaway.engine.stdio.hub import Hub
@@ -40,6 +41,10 @@ class Parts:
     volumes: VolumeStore
     events: EventBus
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    remains: Remains = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.remains = Remains(self.runtime, self.index)
 
     def files(self, container: Container) -> ContainerFiles:
         """The container's own files on the host."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 
 from cutaway.engine.containers.model import Container, Status
 from cutaway.engine.containers.parts import Parts
 from cutaway.errors import AlreadyExists, CutawayError, FailedPrecondition
+
+log = logging.getLogger(__name__)
 
 
 class Remover:
@@ -58,7 +61,15 @@ class Remover:
     async def finish_interrupted(self) -> None:
         """After a crash: remove what was being removed."""
         for container in self._parts.index:
-            if container.state.status in (Status.REMOVING, Status.DEAD):
-                if container.state.status is Status.REMOVING:
-                    container.state = container.state.become(Status.DEAD)
-                await self.remove(container, volumes=False)
+            if container.state.status is Status.REMOVING:
+                container.state = container.state.become(Status.DEAD)
+        await self.finish_failed()
+
+    async def finish_failed(self) -> None:
+        """Containerd is there: remove what could not be while it was not."""
+        for container in list(self._parts.index):
+            if container.state.status is Status.DEAD:
+                try:
+                    await self.remove(container, volumes=container.host.auto_remove)
+                except CutawayError as error:
+                    log.warning("removal of %s: %s", container.short_id, error)

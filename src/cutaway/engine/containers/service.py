@@ -38,7 +38,14 @@ class ContainerService:
         self._launcher = Launcher(parts)
         self._remover = Remover(parts)
         self.exits = ExitHandler(parts, self._launcher.start, self._remove_ended)
-        self.monitor = Monitor(parts, self.exits, self.execs, self._launcher.start, self._remove_ended)
+        self.monitor = Monitor(
+            parts,
+            self.exits,
+            self.execs,
+            self._launcher.start,
+            self._remove_ended,
+            self._remover.finish_failed,
+        )
 
     async def open(self) -> None:
         """Load what was stored."""
