@@ -36,7 +36,7 @@ from support.stack import Daemon, OurContainerd, RealRegistry
 
 pytestmark = [pytest.mark.root, pytest.mark.peers, pytest.mark.timeout(600)]
 
-ROUNDS = int(os.environ.get("CUTAWAY_CRASH_ROUNDS", "5"))
+ROUNDS = int(os.environ.get("CUTAWAY_CRASH_ROUNDS", "4"))
 SEED = os.environ.get("CUTAWAY_CRASH_SEED", "1")
 AT_ONCE = 6
 """So many rounds see one stack."""
