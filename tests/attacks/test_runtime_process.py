@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import subprocess
 
 import pytest
 
+from attacks.rig import standalone
+from cutaway.linux import trampoline
 from runc.bundles import Bundle, Runtime, cgroups_named
+
+EXECVE = {"x86_64": 59, "aarch64": 221}
+SETRESUID = {"x86_64": 117, "aarch64": 147}
 
 
 @pytest.mark.root
@@ -82,11 +89,40 @@ def test_the_waiting_init_cannot_be_looked_into(ours: Runtime, bundle: Bundle, n
 def test_a_program_of_setuid_gains_nothing_under_no_new_privileges(
     ours: Runtime, bundle: Bundle, name: str
 ) -> None:
-    (bundle.rootfs / "bin/setuid").write_bytes((bundle.rootfs / "bin/busybox").read_bytes())
-    (bundle.rootfs / "bin/setuid").chmod(0o4755)
+    made = trampoline.Trampoline()
+    made.call(SETRESUID[os.uname().machine], 0, 0, 0)  # which may fail
+    words = [made.place(word + b"\0") for word in (b"/bin/busybox", b"id", b"-u")]
+    argv, envp = made.place(struct.pack("<4Q", *words, 0)), made.place(bytes(8))
+    made.call(EXECVE[os.uname().machine], words[0], argv, envp, failure="execute")
+    program = bundle.rootfs / "gain"
+    program.write_bytes(standalone(made))
+    program.chmod(0o4755)
     bundle.process["user"] = {"uid": 1000, "gid": 1000}
-    bundle.process["args"] = ["setuid", "id", "-u"]
-    assert "0" not in ours("run", "--bundle", bundle, name).out.split()
+    bundle.process["args"] = ["/gain"]
+    for forbidden, uid in ((True, "1000"), (False, "0")):  # the second shows that it would
+        bundle.process["noNewPrivileges"] = forbidden
+        assert ours("run", "--bundle", bundle, name).out.split() == [uid]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("command", ["run", "exec"])
+def test_descriptors_of_the_caller_stay_with_it(
+    ours: Runtime, bundle: Bundle, name: str, command: str
+) -> None:
+    """CVE-2024-21626: what nobody has asked to be passed on."""
+    bundle.config["root"]["readonly"] = False
+    script = (
+        "for fd in 3 4 5 6 7 8 9; do if [ -e /proc/self/fd/$fd ]; then readlink /proc/self/fd/$fd; fi; done"
+    )
+    if command == "exec":
+        bundle.process["args"] = ["sleep", "1000"]
+        ours.detached("run", "--detach", "--bundle", bundle, name)
+        words = ours.command("exec", name, "sh", "-c", script)
+    else:
+        words = ours.command("run", "--bundle", bundle.shell(script), name)
+    opened = 'exec "$@" 3< / 5< /etc 7> /dev/null 9< /sys/fs/cgroup'
+    done = subprocess.run(["sh", "-c", opened, "sh", *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 @pytest.mark.root

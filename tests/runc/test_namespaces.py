@@ -119,7 +119,7 @@ def test_without_a_mount_namespace_a_mount_that_was_there_stays(
 def test_without_a_mount_namespace_nothing_is_masked(ours: Runtime, shared: Bundle, name: str) -> None:
     shared.linux["maskedPaths"] = ["/proc/keys"]
     result = ours("run", "--bundle", shared, name)
-    assert result.error.endswith("unable to restrict sys entries without a private MNT namespace")
+    assert "unable to restrict sys entries without a private MNT namespace (" in result.error
 
 
 @pytest.fixture
@@ -188,7 +188,9 @@ def test_offsets_need_a_new_time_namespace(
 ) -> None:
     bundle.linux["namespaces"] += [namespace] if namespace else []
     bundle.linux["timeOffsets"] = {"monotonic": {"secs": 1}}
-    assert ours("run", "--bundle", bundle, name).error == f"runc run failed: {why}"
+    assert ours("run", "--bundle", bundle, name).error.startswith(
+        f"runc run failed: {why} (linux.timeOffsets: "
+    )
 
 
 def test_loopback_is_up(runtime: Runtime, bundle: Bundle, name: str) -> None:
@@ -243,7 +245,9 @@ def test_kernel_parameters_need_their_namespace(
     bundle.linux["sysctl"] = {key: "1"}
     if without == "uts":
         del bundle.config["hostname"]
-    assert runtime("run", "--bundle", bundle, name).error.endswith(why)
+    said, _, where = runtime("run", "--bundle", bundle, name).error.partition(" (")
+    assert said.endswith(why)
+    assert where.startswith(f"linux.sysctl.{key}: ") == runtime.ours
 
 
 def test_kernel_parameters_with_slashes(ours: Runtime, bundle: Bundle, name: str) -> None:

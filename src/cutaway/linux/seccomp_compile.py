@@ -170,7 +170,9 @@ def _check_notify(config: "Seccomp") -> None:
 def _action(name: str, errno_ret: int | None, where: str) -> int:
     value = ACTIONS.get(name)
     if value is None:
-        raise InvalidArgument(f"{where}: string {name} is not a valid action for seccomp")
+        raise InvalidArgument(
+            f"{where}: string {name} is not a valid action for seccomp; expected one of {', '.join(ACTIONS)}"
+        )
     if value in (_ERRNO, _TRACE):
         value |= (errno.EPERM if errno_ret is None else errno_ret) & 0xFFFF
     return value
@@ -189,7 +191,10 @@ def _architectures(config: "Seccomp") -> list[tuple[str, int]]:
         where = f"linux.seccomp.architectures[{index}]"
         token = token_of(name) if name in ARCHITECTURES else 0
         if not token:
-            raise InvalidArgument(f"{where}: string {name} is not a valid arch for seccomp")
+            known = ", ".join(ARCHITECTURES)
+            raise InvalidArgument(
+                f"{where}: string {name} is not a valid arch for seccomp; expected one of {known}"
+            )
         found.append((where, token))
     return found
 
@@ -197,7 +202,7 @@ def _architectures(config: "Seccomp") -> list[tuple[str, int]]:
 def _add_rule(context: int, rule: "Syscall", where: str, default: int) -> None:
     action = _action(rule.action, rule.errno_ret, f"{where}.action")
     if not rule.names:
-        raise InvalidArgument(f"{where}.names: a rule names at least one system call")
+        raise InvalidArgument(f"{where}.names: expected at least one system call")
     conditions = [_condition(arg, f"{where}.args[{index}]") for index, arg in enumerate(rule.args or ())]
     if action == default:
         return  # says nothing new, and libseccomp refuses it
@@ -218,10 +223,13 @@ def _add_rule(context: int, rule: "Syscall", where: str, default: int) -> None:
 def _condition(arg: "SyscallArg", where: str) -> _ArgCmp:
     operator = OPERATORS.get(arg.op)
     if operator is None:
-        raise InvalidArgument(f"{where}.op: string {arg.op} is not a valid operator for seccomp")
+        known = ", ".join(OPERATORS)
+        raise InvalidArgument(
+            f"{where}.op: string {arg.op} is not a valid operator for seccomp; expected one of {known}"
+        )
     if not 0 <= arg.index < _MAX_ARGS:
         raise InvalidArgument(
-            f"{where}.index: system calls have arguments 0 to {_MAX_ARGS - 1}, not {arg.index}"
+            f"{where}.index: expected 0 to {_MAX_ARGS - 1}, for a system call's arguments, got {arg.index}"
         )
     mask = (1 << 64) - 1
     return _ArgCmp(arg.index, operator, arg.value & mask, (arg.value_two or 0) & mask)

@@ -7,9 +7,21 @@ from cutaway.oci.document import Document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cutaway.oci.runtime_spec import IdMapping
 
 _UINT32 = 1 << 32
+
+
+def wrong(words: str, path: str, expected: str) -> InvalidArgument:
+    """The error for a value: in runc's words, then where it is and what would be right."""
+    return InvalidArgument(f"{words} ({path}: expected {expected})")
+
+
+def one_of(known: "Iterable[str]") -> str:
+    """What would be right, where there are only so many."""
+    return "one of " + ", ".join(known)
 
 
 def texts(path: str, values: list[str]) -> None:
@@ -54,5 +66,5 @@ def uint32(path: str, value: int) -> None:
 
 def mapping(path: str, found: "IdMapping") -> None:
     """One line of an id map. Raises `InvalidArgument`."""
-    for name in ("container_id", "host_id", "size"):
-        uint32(f"{path}.{name}", getattr(found, name))
+    for name, (key, _, _) in found._fields.items():
+        uint32(f"{path}.{key}", getattr(found, name))

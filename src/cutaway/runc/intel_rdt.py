@@ -2,6 +2,7 @@
 
 from cutaway.errors import InvalidArgument
 from cutaway.linux import resctrl
+from cutaway.runc.checks import wrong
 from cutaway.runc.plan.step import Here
 from cutaway.runc.process.parent import Making, ParentStep
 
@@ -13,16 +14,17 @@ if TYPE_CHECKING:
 def check(found: "IntelRdt", root: str) -> None:
     """Check the field against what the machine has; `root` is resctrl's. Raises `InvalidArgument`."""
     if not root:
-        raise InvalidArgument("intelRdt is specified in config, but Intel RDT is not enabled")
+        words = "intelRdt is specified in config, but Intel RDT is not enabled"
+        raise wrong(words, "linux.intelRdt", "none on this host")
     clos = found.clos_id or ""
     if clos in (".", "..") or "\0" in clos or (len(clos) > 1 and "/" in clos):
-        raise InvalidArgument(f'invalid intelRdt.ClosID "{clos}"')
+        raise wrong(f'invalid intelRdt.ClosID "{clos}"', "linux.intelRdt.closID", "the name of a directory")
     if found.l3_cache_schema and not resctrl.has(root, "L3"):
-        raise InvalidArgument(
-            "intelRdt.l3CacheSchema is specified in config, but Intel RDT/CAT is not enabled"
-        )
+        words = "intelRdt.l3CacheSchema is specified in config, but Intel RDT/CAT is not enabled"
+        raise wrong(words, "linux.intelRdt.l3CacheSchema", "none on this host")
     if found.mem_bw_schema and not resctrl.has(root, "MB"):
-        raise InvalidArgument("intelRdt.memBwSchema is specified in config, but Intel RDT/MBA is not enabled")
+        words = "intelRdt.memBwSchema is specified in config, but Intel RDT/MBA is not enabled"
+        raise wrong(words, "linux.intelRdt.memBwSchema", "none on this host")
     if found.mem_bw_schema and not found.mem_bw_schema.startswith("MB:"):
         raise InvalidArgument(
             f"linux.intelRdt.memBwSchema: expected it to start with MB:, got {found.mem_bw_schema!r}"

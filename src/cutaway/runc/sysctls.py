@@ -2,9 +2,8 @@
 
 import os
 
-from cutaway.errors import InvalidArgument
 from cutaway.linux import namespaces
-from cutaway.runc.checks import texts
+from cutaway.runc.checks import texts, wrong
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,25 +36,31 @@ def check(found: "Spec") -> None:
     kinds = {namespace.type: namespace.path or "" for namespace in linux.namespaces}
     for key, value in linux.sysctl.items():
         texts("linux.sysctl", [key, value])
+        where = f"linux.sysctl.{key}"
         if any(part in ("", ".", "..") for part in path(key).split("/")):
-            raise InvalidArgument(f'sysctl "{key}" is not a name')
-        _check(dotted(key), kinds)
+            raise wrong(f'sysctl "{key}" is not a name', where, "a name such as net.ipv4.ip_forward")
+        _check(dotted(key), kinds, where)
 
 
-def _check(key: str, kinds: dict[str, str]) -> None:
+def _check(key: str, kinds: dict[str, str], where: str) -> None:
     if key in _IPC or key.startswith("fs.mqueue."):
         if "ipc" not in kinds:
-            raise InvalidArgument(f'sysctl "{key}" is not allowed in the hosts ipc namespace')
+            words = f'sysctl "{key}" is not allowed in the hosts ipc namespace'
+            raise wrong(words, where, "an ipc namespace for it")
     elif key.startswith("net."):
         if "network" not in kinds or is_own_network(kinds["network"]):
-            raise InvalidArgument(f'sysctl "{key}" not allowed in host network namespace')
+            words = f'sysctl "{key}" not allowed in host network namespace'
+            raise wrong(words, where, "a network namespace for it")
     elif key == "kernel.hostname" and "uts" in kinds:
-        raise InvalidArgument(f'sysctl "{key}" is not allowed as it conflicts with the OCI "hostname" field')
+        words = f'sysctl "{key}" is not allowed as it conflicts with the OCI "hostname" field'
+        raise wrong(words, where, "hostname instead")
     elif key.startswith("user."):
         if "user" not in kinds:
-            raise InvalidArgument(f"setting ucounts without a user namespace not allowed: {key}")
+            words = f"setting ucounts without a user namespace not allowed: {key}"
+            raise wrong(words, where, "a user namespace for it")
     elif not (key == "kernel.domainname" and "uts" in kinds):
-        raise InvalidArgument(f'sysctl "{key}" is not in a separate kernel namespace')
+        words = f'sysctl "{key}" is not in a separate kernel namespace'
+        raise wrong(words, where, "a parameter of a namespace of the container's own")
 
 
 def is_own_network(path: str) -> bool:

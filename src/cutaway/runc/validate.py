@@ -9,7 +9,7 @@ import os
 from cutaway.errors import InvalidArgument
 from cutaway.linux import libc, namespaces
 from cutaway.runc import number_ranges, sysctls, validate_mounts
-from cutaway.runc.checks import mapping, texts, uint32
+from cutaway.runc.checks import mapping, one_of, texts, uint32, wrong
 from cutaway.runc.plan import mount_options, scheduling, tree
 
 TYPE_CHECKING = False
@@ -29,23 +29,25 @@ RLIMITS = {f"RLIMIT_{name}": number for number, name in enumerate(_RLIMIT_NAMES)
 def process(found: "Process | None") -> "Process":
     """Check a process, of a container or of `exec`. Raises `InvalidArgument`."""
     if found is None:
-        raise InvalidArgument("process property must not be empty")
+        raise wrong("process property must not be empty", "process", "an object")
     if not found.cwd:
-        raise InvalidArgument("Cwd property must not be empty")
+        raise wrong("Cwd property must not be empty", "process.cwd", "an absolute path")
     if not found.cwd.startswith("/"):
-        raise InvalidArgument("Cwd must be an absolute path")
+        raise wrong("Cwd must be an absolute path", "process.cwd", f"an absolute path, got {found.cwd!r}")
     if not found.args:
-        raise InvalidArgument("args must not be empty")
+        raise wrong("args must not be empty", "process.args", "at least the program")
     if found.selinux_label and not os.path.exists("/sys/fs/selinux/enforce"):
-        raise InvalidArgument(
-            "selinux label is specified in config, but selinux is disabled or not supported"
-        )
+        raise wrong(
+            "selinux label is specified in config, but selinux is disabled or not supported",
+            "process.selinuxLabel", "none on this host",
+        )  # fmt: skip
     texts("process.args", found.args)
     texts("process.env", found.env)
     texts("process.cwd", [found.cwd])
     for index, limit in enumerate(found.rlimits):
         if limit.type not in RLIMITS:
-            raise InvalidArgument(f"wrong rlimit value: {limit.type}")
+            path = f"process.rlimits[{index}].type"
+            raise wrong(f"wrong rlimit value: {limit.type}", path, one_of(RLIMITS))
         if min(limit.soft, limit.hard) < 0:
             raise InvalidArgument(f"process.rlimits[{index}]: soft and hard must not be negative")
     _user(found)
@@ -72,36 +74,41 @@ def _scheduling(found: "Process") -> None:
         _scheduler(scheduler)
     if io is not None:
         if not 0 <= io.priority <= 7:
-            raise InvalidArgument(f"invalid ioPriority.Priority: {io.priority}")
+            path = "process.ioPriority.priority"
+            raise wrong(f"invalid ioPriority.Priority: {io.priority}", path, "0 to 7")
         if io.class_ not in scheduling.IO_CLASSES:
-            raise InvalidArgument(f'invalid ioPriority.Class: "{io.class_}"')
+            path = "process.ioPriority.class"
+            raise wrong(f'invalid ioPriority.Class: "{io.class_}"', path, one_of(scheduling.IO_CLASSES))
     affinity = found.exec_cpu_affinity
     if affinity is not None:
         for name, text in (("Initial", affinity.initial), ("Final", affinity.final)):
             try:
                 scheduling.cpu_list(text or "0")
             except InvalidArgument as error:
-                raise InvalidArgument(f"process.execCPUAffinity: bad CPUAffinity.{name}: {error}") from None
+                path = f"process.execCPUAffinity.{name.lower()}"
+                raise wrong(f"bad CPUAffinity.{name}: {error}", path, "a list such as 0-3,7") from None
 
 
 def _scheduler(found: "Scheduler") -> None:
     """The rules of sched_setattr(2), in runc's words."""
-    policy = found.policy
-    if not policy:
-        raise InvalidArgument("scheduler policy is required")
+    policy, path = found.policy, "process.scheduler"
     if policy not in scheduling.POLICIES:
-        raise InvalidArgument(f"invalid scheduler policy: {policy}")
-    for flag in found.flags:
+        words = f"invalid scheduler policy: {policy}" if policy else "scheduler policy is required"
+        raise wrong(words, f"{path}.policy", one_of(scheduling.POLICIES))
+    for index, flag in enumerate(found.flags):
         if flag not in scheduling.SCHEDULER_FLAGS:
-            raise InvalidArgument(f"invalid scheduler flag: {flag}")
+            known = one_of(scheduling.SCHEDULER_FLAGS)
+            raise wrong(f"invalid scheduler flag: {flag}", f"{path}.flags[{index}]", known)
     if not -20 <= (found.nice or 0) <= 19:
-        raise InvalidArgument(f"invalid scheduler.nice: {found.nice} when scheduler.policy is {policy}")
+        words = f"invalid scheduler.nice: {found.nice} when scheduler.policy is {policy}"
+        raise wrong(words, f"{path}.nice", "-20 to 19")
     if found.priority and policy not in ("SCHED_FIFO", "SCHED_RR"):
-        raise InvalidArgument("scheduler.priority can only be specified for SchedFIFO or SchedRR policy")
-    if policy != "SCHED_DEADLINE" and (found.runtime or found.deadline or found.period):
-        raise InvalidArgument(
-            "scheduler runtime/deadline/period can only be specified for SchedDeadline policy"
-        )
+        words = "scheduler.priority can only be specified for SchedFIFO or SchedRR policy"
+        raise wrong(words, f"{path}.priority", f"none with {policy}")
+    for name in ("runtime", "deadline", "period"):
+        if policy != "SCHED_DEADLINE" and getattr(found, name):
+            words = "scheduler runtime/deadline/period can only be specified for SchedDeadline policy"
+            raise wrong(words, f"{path}.{name}", f"none with {policy}")
     uint32("process.scheduler.priority", found.priority or 0)
     for name, time in (("runtime", found.runtime), ("deadline", found.deadline), ("period", found.period)):
         if not 0 <= (time or 0) < 1 << 64:
@@ -122,7 +129,7 @@ def spec(found: "Spec", bundle: str) -> str:
     _version(found.oci_version)
     process(found.process)
     if found.root is None:
-        raise InvalidArgument("root must be specified")
+        raise wrong("root must be specified", "root", "an object")
     validate_mounts.check(found)
     for check in _CHECKS:
         check(found)
@@ -133,11 +140,13 @@ def _rootfs(path: str) -> str:
     try:
         os.stat(path)
     except OSError as error:
-        raise InvalidArgument(f"invalid rootfs: stat {path}: {libc.words(error.errno or 0)}") from None
+        words = f"invalid rootfs: stat {path}: {libc.words(error.errno or 0)}"
+        raise wrong(words, "root.path", "a directory") from None
     if os.path.realpath(path) != path:
-        raise InvalidArgument("invalid rootfs: not an absolute path, or a symlink")
+        raise wrong("invalid rootfs: not an absolute path, or a symlink", "root.path", "a path without links")
     if path == "/":
-        raise InvalidArgument("invalid rootfs: the host's own root cannot be a container's")
+        words = "invalid rootfs: the host's own root cannot be a container's"
+        raise wrong(words, "root.path", "another directory")
     return path
 
 
@@ -176,9 +185,11 @@ def _namespaces(found: "Spec") -> None:
     for index, namespace in enumerate(_linux(found).namespaces):
         text = f'{{"{namespace.type}" "{namespace.path or ""}"}}'
         if namespace.type not in namespaces.KINDS:
-            raise InvalidArgument(f"namespace {text} does not exist")
+            path = f"linux.namespaces[{index}].type"
+            raise wrong(f"namespace {text} does not exist", path, one_of(namespaces.KINDS))
         if namespace.type in seen:
-            raise InvalidArgument(f"malformed spec file: duplicated ns {text}")
+            path = f"linux.namespaces[{index}].type"
+            raise wrong(f"malformed spec file: duplicated ns {text}", path, "each type at most once")
         if namespace.path and not namespace.path.startswith("/"):
             raise InvalidArgument(
                 f"linux.namespaces[{index}].path: expected an absolute path, got {namespace.path!r}"
@@ -193,7 +204,9 @@ def _without_mount_namespace(found: "Spec") -> None:
     """Masks are refused: they would go over the files of everybody's."""
     linux = _linux(found)
     if linux.masked_paths or linux.readonly_paths:
-        raise InvalidArgument("unable to restrict sys entries without a private MNT namespace")
+        path = "linux.maskedPaths" if linux.masked_paths else "linux.readonlyPaths"
+        words = "unable to restrict sys entries without a private MNT namespace"
+        raise wrong(words, path, "none without a mount namespace")
 
 
 def _user_namespace(found: "Spec") -> None:
@@ -201,27 +214,31 @@ def _user_namespace(found: "Spec") -> None:
     mapped = linux.uid_mappings or linux.gid_mappings
     if "user" not in kinds:
         if mapped:
-            raise InvalidArgument(
-                "user namespace mappings specified, but user namespace isn't enabled in the config"
-            )
+            raise wrong(
+                "user namespace mappings specified, but user namespace isn't enabled in the config",
+                "linux.uidMappings" if linux.uid_mappings else "linux.gidMappings", "none",
+            )  # fmt: skip
         return
     if kinds["user"]:
         return
     for name, mappings in (("uid", linux.uid_mappings), ("gid", linux.gid_mappings)):
         if not mappings:
-            raise InvalidArgument(f"User namespaces enabled, but no {name} mappings found.")
+            words = f"User namespaces enabled, but no {name} mappings found."
+            raise wrong(words, f"linux.{name}Mappings", "at least one")
         for index, each in enumerate(mappings):
             mapping(f"linux.{name}Mappings[{index}]", each)
         if not any(each.container_id == 0 and each.size for each in mappings):
             what = "user" if name == "uid" else "group"
-            raise InvalidArgument(f"User namespaces enabled, but no {what} mapping found.")
+            words = f"User namespaces enabled, but no {what} mapping found."
+            raise wrong(words, f"linux.{name}Mappings", "one of containerID 0")
 
 
 def _names(found: "Spec") -> None:
     kinds = _kinds(found)
     for name, value in (("hostname", found.hostname), ("domainname", found.domainname)):
         if value and "uts" not in kinds:
-            raise InvalidArgument(f"unable to set {name} without a private UTS namespace")
+            words = f"unable to set {name} without a private UTS namespace"
+            raise wrong(words, name, "none without a uts namespace")
         texts(name, [value or ""])
 
 
@@ -229,14 +246,11 @@ def _time(found: "Spec") -> None:
     kinds = _kinds(found)
     offsets = _linux(found).time_offsets
     if offsets and "time" not in kinds:
-        raise InvalidArgument(
-            "time namespace offsets specified, but time namespace isn't enabled in the config"
-        )
+        words = "time namespace offsets specified, but time namespace isn't enabled in the config"
+        raise wrong(words, "linux.timeOffsets", "none")
     if offsets and kinds["time"]:
-        raise InvalidArgument(
-            "time namespace enabled, but both namespace path and time offsets specified "
-            "-- you may only provide one"
-        )
+        words = "time namespace enabled, but both namespace path and time offsets specified "
+        raise wrong(f"{words}-- you may only provide one", "linux.timeOffsets", "none")
     for clock in offsets or ():
         if clock not in ("monotonic", "boottime"):
             raise InvalidArgument(f"linux.timeOffsets.{clock}: only monotonic and boottime can be shifted")
@@ -245,7 +259,8 @@ def _time(found: "Spec") -> None:
 def _devices(found: "Spec") -> None:
     for index, device in enumerate(_linux(found).devices):
         if device.type not in tree.TYPES:
-            raise InvalidArgument(f'invalid device type "{device.type}"')
+            path = f"linux.devices[{index}].type"
+            raise wrong(f'invalid device type "{device.type}"', path, one_of(tree.TYPES))
         if not device.path.startswith("/"):
             raise InvalidArgument(
                 f"linux.devices[{index}].path: expected an absolute path, got {device.path!r}"
@@ -276,12 +291,12 @@ def _views(found: "Spec") -> None:
     texts("linux.readonlyPaths", linux.readonly_paths)
     wanted = linux.rootfs_propagation
     if wanted and wanted not in mount_options.PROPAGATION:
-        raise InvalidArgument(f"rootfsPropagation={wanted} is not supported")
+        known = one_of(mount_options.PROPAGATION)
+        raise wrong(f"rootfsPropagation={wanted} is not supported", "linux.rootfsPropagation", known)
     if linux.personality is not None:
         if linux.personality.domain not in scheduling.PERSONALITIES:
-            raise InvalidArgument(
-                f"linux.personality.domain: invalid personality domain {linux.personality.domain}"
-            )
+            words = f"invalid personality domain {linux.personality.domain}"
+            raise wrong(words, "linux.personality.domain", one_of(scheduling.PERSONALITIES))
         if linux.personality.flags:
             raise InvalidArgument("linux.personality.flags: the specification knows no flag yet")
 
@@ -292,14 +307,18 @@ def _net_devices(found: "Spec") -> None:
         return
     kinds = _kinds(found)
     if "network" not in kinds or sysctls.is_own_network(kinds["network"]):
-        raise InvalidArgument("unable to move network devices without a NET namespace")
+        words = "unable to move network devices without a NET namespace"
+        raise wrong(words, "linux.netDevices", "none")
     if os.geteuid() != 0:
         raise InvalidArgument("network devices are not supported for rootless containers")
     for old, device in devices.items():
         for name in (old, device.name or old):
             # as the kernel's dev_valid_name()
             if name in ("", ".", "..") or len(os.fsencode(name)) > 15 or set(name) & set("/: \t\n\0"):
-                raise InvalidArgument(f'linux.netDevices: invalid network device name "{name}"')
+                path = f"linux.netDevices.{old}.name" if device.name else f"linux.netDevices.{old}"
+                raise wrong(
+                    f'invalid network device name "{name}"', path, "at most 15 bytes, none of /: and space"
+                )
 
 
 def _intel_rdt(found: "Spec") -> None:
@@ -314,7 +333,8 @@ def _intel_rdt(found: "Spec") -> None:
 def _hooks(found: "Spec") -> None:
     if found.hooks is None:
         return
-    for name, hooks in found.hooks.__dict__.items():
+    for attribute, hooks in found.hooks.__dict__.items():
+        name = found.hooks._fields[attribute][0]
         for index, hook in enumerate(hooks):
             if not hook.path:
                 raise InvalidArgument(f"hooks.{name}[{index}].path: must not be empty")

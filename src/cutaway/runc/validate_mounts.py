@@ -23,7 +23,7 @@ def check(found: "Spec") -> None:
         if not mount.destination:
             raise InvalidArgument(f"{path}.destination: must not be empty")
         if not options.bind and not mount.type:
-            raise InvalidArgument(f"mount {mount.destination}: neither a type nor a bind")
+            raise InvalidArgument(f"{path}.type: expected a file system, or the option bind or rbind")
         _id_maps(path, mount, options, in_user_namespace)
 
 

@@ -89,7 +89,10 @@ def table(rules: "list[DeviceRule] | None") -> Table:
     result = Table()
     for index, rule in enumerate(rules or ()):
         if not rule.access:
-            raise InvalidArgument(f"device access at {index} field cannot be empty")
+            path = f"linux.resources.devices[{index}].access"
+            raise InvalidArgument(
+                f"device access at {index} field cannot be empty ({path}: expected letters of rwm)"
+            )
         _put_rule(result, rule, f"linux.resources.devices[{index}]")
     for key, access in DEFAULT_RULES:
         if not result.open:
@@ -103,16 +106,16 @@ def _put_rule(result: Table, rule: "DeviceRule", where: str) -> None:
         result.set_all(rule.allow)
         return
     if kind not in ("c", "b"):
-        raise InvalidArgument(f'{where}.type: invalid cgroup device type "{kind}"')
+        raise InvalidArgument(f'{where}.type: invalid cgroup device type "{kind}"; expected a, c or b')
     access = rule.access or ""
     if not rule.allow:  # as runc: what a rule takes away may be more than there is
         access = "".join(letter for letter in "rwm" if letter in access)
     elif set(access) - set("rwm"):
-        raise InvalidArgument(f'{where}.access: "{access}" is not made of r, w and m')
+        raise InvalidArgument(f'{where}.access: expected letters of rwm, got "{access}"')
     major = ANY if rule.major is None else rule.major
     minor = ANY if rule.minor is None else rule.minor
     if not (ANY <= major < 1 << 31 and ANY <= minor < 1 << 31):
-        raise InvalidArgument(f"{where}: no device has the number {major}:{minor}")
+        raise InvalidArgument(f"{where}: expected numbers from -1 to {(1 << 31) - 1}, got {major}:{minor}")
     result.put((kind, major, minor), access, rule.allow)
 
 
