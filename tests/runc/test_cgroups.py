@@ -17,6 +17,7 @@ from cutaway.linux import cgroups
 from cutaway.linux.cgroups import device_program, devices, files
 from cutaway.linux.cgroups.base import Manager
 from cutaway.oci.runtime_spec import Cpu, DeviceRule, Memory, Pids, Resources
+from runc.bundles import SECONDS
 from support.process import has_ended, wait_until
 
 pytestmark = pytest.mark.root
@@ -98,7 +99,7 @@ def test_a_busy_cgroup_is_not_deleted_and_says_who_is_in_it(
     with pytest.raises(FailedPrecondition, match=f"processes {sleeper.pid} are in it"):
         cgroup.delete()
     cgroup.kill_all(signal.SIGKILL)
-    sleeper.wait(10)
+    sleeper.wait(SECONDS)
     cgroup.delete()
     assert not cgroup.exists()
 
@@ -119,13 +120,13 @@ def test_freeze_and_thaw(cgroup: Manager, sleeper: subprocess.Popen[bytes]) -> N
         assert not has_ended(sleeper.pid, timeout=0.2)
     cgroup.thaw()
     assert not cgroup.frozen()
-    assert sleeper.wait(10) == -signal.SIGTERM
+    assert sleeper.wait(SECONDS) == -signal.SIGTERM
 
 
 def test_kill_all_reaches_a_frozen_cgroup(cgroup: Manager, sleeper: subprocess.Popen[bytes]) -> None:
     cgroup.freeze()
     cgroup.kill_all(signal.SIGKILL)
-    assert sleeper.wait(10) == -signal.SIGKILL
+    assert sleeper.wait(SECONDS) == -signal.SIGKILL
 
 
 def test_kill_all_with_another_signal_leaves_the_rest_running(
@@ -135,7 +136,7 @@ def test_kill_all_with_another_signal_leaves_the_rest_running(
     assert not cgroup.frozen()
     assert sleeper.poll() is None
     cgroup.kill_all(signal.SIGUSR1)
-    assert sleeper.wait(10) == -signal.SIGUSR1
+    assert sleeper.wait(SECONDS) == -signal.SIGUSR1
 
 
 def test_v1_limits_are_read_back(v1: Manager) -> None:

@@ -5,5 +5,5 @@ from __future__ import annotations
 import os
 from typing import Final
 
-# A factor; the machine of `make test-vm`, which is emulated, says 4.
+# A factor; the machine of `make test-vm`, which is emulated, says 10.
 SLOWNESS: Final = float(os.environ.get("CUTAWAY_TEST_SLOWNESS", "1"))

@@ -14,6 +14,7 @@ import pytest
 from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument, NotFound
 from cutaway.linux.cgroups.v2 import ManagerV2
 from cutaway.oci.runtime_spec import BlockIo, Cpu, Memory, Pids, Resources, ThrottleDevice
+from runc.bundles import SECONDS
 from support.process import wait_until
 
 MIB = 1 << 20
@@ -149,10 +150,10 @@ def test_a_fork_bomb_stops_at_the_limit_and_is_killed(cgroup: ManagerV2) -> None
     bomb = "import os, time\nwhile 1:\n try: os.fork()\n except OSError: time.sleep(0.001)"
     process = subprocess.Popen(python(cgroup, bomb))
     try:
-        wait_until(lambda: "max 0" not in value(cgroup, "pids.events"), "the limit is hit", 60)
+        wait_until(lambda: "max 0" not in value(cgroup, "pids.events"), "the limit is hit")
         assert cgroup.stats().pids_current <= 12
         cgroup.kill_all(signal.SIGKILL)
-        assert process.wait(60) == -signal.SIGKILL
+        assert process.wait(SECONDS) == -signal.SIGKILL
         wait_until(lambda: cgroup.pids() == [], "nobody is left")
     finally:
         process.kill()
@@ -164,8 +165,8 @@ def test_cpu_time_is_limited_and_counted(cgroup: ManagerV2) -> None:
     cgroup.apply(Resources(cpu=Cpu(quota=2_000, period=20_000)))
     process = subprocess.Popen(python(cgroup, "while 1: pass"))
     try:
-        wait_until(lambda: cgroup.stats().cpu.user > 0, "it runs", 60)
-        wait_until(lambda: cgroup.stats().cpu.throttled_time > 0, "it is throttled", 60)
+        wait_until(lambda: cgroup.stats().cpu.user > 0, "it runs")
+        wait_until(lambda: cgroup.stats().cpu.throttled_time > 0, "it is throttled")
     finally:
         process.kill()
         process.wait()
@@ -223,8 +224,8 @@ def test_a_notice_comes_for_a_kill(cgroup: ManagerV2) -> None:
     try:
         poll = select.poll()
         poll.register(watch, select.POLLIN)
-        wait_until(lambda: bool(poll.poll(1000)) and watch.killed(), "a notice with a kill", 60)
-        assert hog.wait(60) == -signal.SIGKILL
+        wait_until(lambda: bool(poll.poll(1000)) and watch.killed(), "a notice with a kill")
+        assert hog.wait(SECONDS) == -signal.SIGKILL
     finally:
         hog.kill()
         hog.wait()
@@ -246,7 +247,7 @@ def test_a_cgroup_below_a_busy_one_lacks_controllers_and_says_so(parent: Manager
         inner.add(process.pid)
         assert inner.stats().memory.usage.usage == 0
         inner.kill_all(signal.SIGKILL)
-        assert process.wait(10) == -signal.SIGKILL
+        assert process.wait(SECONDS) == -signal.SIGKILL
         assert above.poll() is None
         above.kill()
 

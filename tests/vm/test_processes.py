@@ -13,6 +13,7 @@ from cutaway.errors import FailedPrecondition
 from cutaway.linux import cgroups
 from cutaway.linux.cgroups import detect
 from cutaway.linux.cgroups.v2 import ManagerV2
+from runc.bundles import SECONDS
 from support.process import has_ended, wait_until
 
 
@@ -57,7 +58,7 @@ def test_frozen_as_the_kernel_says_it(
     assert "frozen 1" in events.read_text()
     assert not cgroup.frozen()
     sleeper.terminate()  # v2 lets a frozen process die
-    assert sleeper.wait(10) == -signal.SIGTERM
+    assert sleeper.wait(SECONDS) == -signal.SIGTERM
     parent.thaw()
 
 
@@ -71,7 +72,7 @@ def test_signals_reach_those_in_inner_cgroups(
         (below / "cgroup.procs").write_text(str(deep.pid))
         assert sorted(cgroup.pids()) == sorted([sleeper.pid, deep.pid])
         cgroup.kill_all(number)
-        assert deep.wait(10) == sleeper.wait(10) == -number
+        assert deep.wait(SECONDS) == sleeper.wait(SECONDS) == -number
     wait_until(lambda: cgroup.pids() == [], "nobody is left")
     cgroup.delete()
     assert not cgroup.exists()
@@ -82,7 +83,7 @@ def test_kill_and_delete_at_once(cgroup: ManagerV2, sleeper: subprocess.Popen[by
     cgroup.kill_all(signal.SIGKILL)
     cgroup.delete()
     assert not cgroup.exists()
-    assert has_ended(sleeper.pid, 10)
+    assert has_ended(sleeper.pid, SECONDS)
 
 
 def test_below_a_threaded_cgroup(parent: ManagerV2, cgroup: ManagerV2) -> None:
@@ -100,4 +101,4 @@ def test_below_a_threaded_cgroup(parent: ManagerV2, cgroup: ManagerV2) -> None:
         with pytest.raises(FailedPrecondition, match=f"processes {process.pid} are in it"):
             inner.delete()
         inner.kill_all(signal.SIGKILL)
-        assert process.wait(10) == -signal.SIGKILL
+        assert process.wait(SECONDS) == -signal.SIGKILL

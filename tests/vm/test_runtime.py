@@ -88,7 +88,7 @@ def test_exec_follows_an_init_that_has_moved_down(runtime: Runtime, bundle: Bund
     bundle.config["mounts"][-1]["options"].remove("ro")
     assert runtime.detached("run", "--detach", "--bundle", bundle, name).code == 0
     (cgroup,) = cgroups_named(name)
-    wait_until(lambda: "pids" in (cgroup / "cgroup.subtree_control").read_text(), "the init has moved", 30)
+    wait_until(lambda: "pids" in (cgroup / "cgroup.subtree_control").read_text(), "the init has moved")
     executed = runtime("exec", name, "cat", "/proc/self/cgroup")
     assert (executed.code, executed.out) == (0, "0::/init\n"), executed.err
     assert runtime("delete", "--force", name).code == 0

@@ -16,7 +16,7 @@ import pytest
 
 from cutaway.linux import cgroups, namespaces
 from cutaway.linux.cgroups.v2 import ManagerV2
-from runc.bundles import Bundle, Runtime
+from runc.bundles import SECONDS, Bundle, Runtime
 from support.peers import PEERS, VENV_BIN, lack
 from support.process import wait_until
 
@@ -64,18 +64,18 @@ def systemd(parent: ManagerV2, place: Path) -> Iterator[int]:
         )
     try:
         children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
-        wait_until(lambda: bool(children.read_text().split()), "it has a process 1", 60)
+        wait_until(lambda: bool(children.read_text().split()), "it has a process 1")
         pid = int(children.read_text().split()[0])
         # What systemd cannot see it cannot move, and a cgroup with processes has no controllers below.
         cgroups.from_pid(os.getpid()).add(outer.pid)
         private = Path(f"/proc/{pid}/root/run/systemd/private")
-        wait_until(lambda: private.exists() or outer.poll() is not None, "systemd listens", 90)
+        wait_until(lambda: private.exists() or outer.poll() is not None, "systemd listens")
         assert outer.poll() is None, log.read_text()
         yield pid
     finally:
         outer.kill()
         parent.kill_all(9)
-        outer.wait(60)
+        outer.wait(SECONDS)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def shown(systemd: int, unit: str) -> dict[str, str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=SECONDS,
         env={**os.environ, "LD_LIBRARY_PATH": str(VM / "lib")},
     ).stdout
     return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)

@@ -28,7 +28,7 @@ TESTS = (
 ALL = (*TESTS, "tests/runc", "tests/shim", "tests/attacks")
 
 # Seconds for the tests; the kernel's start and a test's last clean-up come on top.
-LIMIT, LIMIT_ALL = 900, 5400
+LIMIT, LIMIT_ALL = 1800, 7200
 GRACE = 120
 
 HERE = Path(__file__).parent
