@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from aiohttp import web
 
 from cutaway import errors
 from cutaway.engine.images import ImageService
+from cutaway.engine.images.progress import Event
 from cutaway.registry.client.platforms import parse_platform
 from cutaway.registry.reference import parse
 from engine.image_stack import BOTH, Stack, running
@@ -127,6 +129,50 @@ def test_layers_of_every_kind(stack: Stack, media_type: str, pack: Callable[[byt
 
     stack.run(work)
     assert not any(stack.left().values()) and not stack.content()
+
+
+FOREIGN = [
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+]
+
+
+@pytest.mark.parametrize("media_type", FOREIGN)
+def test_foreign_layers_come_from_the_registry_and_are_not_pushed(stack: Stack, media_type: str) -> None:
+    """Their URLs are not asked, as by dockerd on Linux."""
+
+    async def work(images: ImageService, registry: FakeRegistry) -> None:
+        async with FakeRegistry() as elsewhere:
+            source = small_image(f"foreign {media_type}", media_type)
+            registry.add(source, "")
+            config, layer, plain = source.blobs()
+            document = json.loads(source.manifest().data)
+            document["layers"][0] |= {"mediaType": media_type, "urls": [f"http://{elsewhere.host}/layer"]}
+            registry.add_manifest(Blob(source.manifest().media_type, to_json(document)))
+            del registry.blobs[layer.digest]
+            with pytest.raises(errors.NotFound) as caught:
+                await images.pull(parse(registry.reference()))
+            assert "\n" not in str(caught.value)
+            registry.blobs[layer.digest] = layer.data
+            image = await images.pull(parse(registry.reference()))
+            assert (image.id, image.diff_ids[0]) == (source.id, source.layers[0].diff_id)
+            assert not elsewhere.seen
+
+            async def there(request: web.Request) -> web.StreamResponse:
+                return web.Response(status=201 if request.method == "PUT" else 200)
+
+            for blob in (config, plain):
+                registry.on(f"/v2/other/blobs/{blob.digest}", there)
+            registry.on("/v2/other/manifests/1", there)
+            await images.tag(registry.reference(), f"{registry.host}/other", "1")
+            events = list[Event]()
+            await images.push(parse(f"{registry.host}/other:1"), progress=events.append)
+            skipped = [event for event in events if event.get("status") == "Skipped foreign layer"]
+            assert [event["id"] for event in skipped] == [layer.digest[7:19]]
+            assert not any(f"/other/blobs/{layer.digest}" in seen.path for seen in registry.seen)
+            await images.remove(image.id, force=True)
+
+    stack.run(work)
 
 
 async def _pieces(data: bytes):  # type: ignore[no-untyped-def]  # as a request's body comes

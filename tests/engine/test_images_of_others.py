@@ -81,22 +81,32 @@ def rootfs(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("kind", ["docker", "oci", "docker-archive"])
 def test_skopeo_copies_into_and_out_of_the_engine(
-    engine_stack: Stack, tools: Tools, server: RealRegistry
+    engine_stack: Stack, tools: Tools, server: RealRegistry, kind: str
 ) -> None:
-    host = ["--dest-daemon-host", engine_stack.engine.host]
-    server.push(busybox_image(), "team/bb", "1")
+    """From each of its transports to docker-daemon:, and from there to it and back."""
     layout = busybox_image().oci_layout(tools.folder / "layout", "latest")
-    for number, source in enumerate((f"docker://{server.host}/team/bb:1", f"oci:{layout}:latest")):
-        tools.skopeo(source, f"docker-daemon:carried:{number}", *host)
-        runs(engine_stack, f"carried:{number}")
-    engine_stack.docker("tag", "busybox", "out:1")
-    tools.skopeo(
-        "docker-daemon:out:1", f"docker://{server.host}/out:1", "--src-daemon-host", engine_stack.engine.host
-    )
-    engine_stack.docker("rmi", "out:1")
-    engine_stack.docker("pull", f"{server.host}/out:1")
-    runs(engine_stack, f"{server.host}/out:1")
+    image = {
+        "docker": f"docker://{server.host}/team/bb:1",
+        "oci": f"oci:{layout}:latest",
+        "docker-archive": f"docker-archive:{tools.folder}/in.tar:in:1",
+    }[kind]
+    tools.skopeo(f"oci:{layout}:latest", image) if kind != "oci" else None
+    out = {
+        "docker": f"docker://{server.host}/out:1",
+        "oci": f"oci:{tools.folder}/out:1",
+        "docker-archive": f"docker-archive:{tools.folder}/out.tar:out:1",
+    }[kind]
+    host = engine_stack.engine.host
+    tools.skopeo(image, "docker-daemon:carried:1", "--dest-daemon-host", host)
+    assert engine_stack.docker("run", "--rm", "carried:1", "sh", "-c", "echo it runs") == "it runs\n"
+    identity = engine_stack.docker("image", "inspect", "-f", "{{.Id}}", "carried:1")
+    tools.skopeo("docker-daemon:carried:1", out, "--src-daemon-host", host)
+    engine_stack.docker("rmi", "carried:1")
+    tools.skopeo(out, "docker-daemon:again:1", "--dest-daemon-host", host)
+    assert engine_stack.docker("image", "inspect", "-f", "{{.Id}}", "again:1") == identity
+    runs(engine_stack, "again:1")
 
 
 @pytest.mark.parametrize("kind", ["docker-archive", "oci-archive"])

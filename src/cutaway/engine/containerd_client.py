@@ -36,6 +36,9 @@ LEASE_SECONDS: Final = 24 * 3600
 RECONNECT_SECONDS: Final = 1.5
 """Longer than the longest pause between two tries to connect."""
 
+# What a message fails with that was on its way when the peer ended the call.
+_SENT_TOO_LATE: Final = "Internal error from Core"
+
 # Request fields worth a place in the trace, where a request has them.
 _TOLD: Final = ("container_id", "exec_id", "name", "key", "parent", "digest", "ref", "id", "signal")
 # Fields that hold the object a request is about.
@@ -211,6 +214,13 @@ def _told(request: Message) -> dict[str, str | int]:
     return {name: value for name, value in told.items() if value and isinstance(value, str | int)}
 
 
+class EndedEarly(errors.Unavailable):
+    """The peer has ended a call while a message was on its way: gRPC then loses its words."""
+
+    def __init__(self) -> None:
+        super().__init__("containerd ended the call while it was sent something")
+
+
 class Conversation:
     """A call with streams in both directions; leaving the block early cancels it."""
 
@@ -227,12 +237,14 @@ class Conversation:
         self._call.cancel()  # does nothing to a call that has ended
 
     async def send(self, request: Message) -> None:
-        """Send one message. Raises the peer's refusal, should it have ended the call."""
+        """Send one message. Raises the peer's refusal, should it have ended the call, or `EndedEarly`."""
         with self._told():
             try:
                 await self._call.write(request)
             except asyncio.InvalidStateError:
                 raise await self._refusal() from None
+            except grpc.aio.AioRpcError as error:
+                raise (EndedEarly() if error.details() == _SENT_TOO_LATE else error) from None
 
     async def receive(self) -> Any:
         """The next message of the peer, or None at the end of its stream."""

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from cutaway import errors
-from cutaway.engine.containerd_client import ContainerdClient, Conversation
+from cutaway.engine.containerd_client import ContainerdClient, Conversation, EndedEarly
 from cutaway.oci import document
 from cutaway.oci.image_spec import Descriptor
 from cutaway.pb import content_pb2 as pb
@@ -26,6 +26,7 @@ CACHED: Final = 512  # documents kept
 DISCARD_SECONDS: Final = 3.0  # to clean up after a failed write
 LOCKED_SECONDS: Final = 0.05  # between two tries
 WINDOW: Final = 4  # pieces under way to containerd at a time
+RETRIED: Final = 1 << 20  # bytes
 
 _CONTENT: Final = methods(pb.DESCRIPTOR, "Content")
 
@@ -135,10 +136,29 @@ class ContentStore:
                 if not whole:
                     await _send(writing, pieces(), wrote)
                 await _commit(writing, descriptor, ref, labels)
+            except EndedEarly:
+                try:
+                    await self._say_why(writing, opening, lease)
+                finally:
+                    await asyncio.shield(self._discard(writing, ref))
+                raise
             except BaseException:
                 await asyncio.shield(self._discard(writing, ref))
                 raise
         return True
+
+    async def _say_why(self, writing: Conversation, opening: pb.WriteContentRequest, lease: str) -> None:
+        """Have containerd say once more why it ended a write: send it so little that it can answer.
+
+        Raises what it says.
+        """
+        with suppress(errors.CutawayError, TimeoutError):
+            await asyncio.wait_for(_drain(writing), DISCARD_SECONDS)
+        async with self._client.bidi(_CONTENT["Write"], lease=lease) as again:
+            status: pb.WriteContentResponse = await again.ask(opening)
+            some = bytes(min(RETRIED, opening.total - status.offset))
+            await again.ask(pb.WriteContentRequest(action=pb.WRITE, offset=status.offset, data=some))
+            await _drain(again)
 
     async def _discard(self, writing: Conversation, ref: str) -> None:
         """End a write in good order, which gives its ref free, and remove what it has left."""
