@@ -22,7 +22,7 @@ from cutaway.shim.launch import Launcher
 from cutaway.shim.loop import Event, Loop
 from cutaway.shim.options import Options
 from cutaway.shim.reaper import Reaper
-from cutaway.shim.runtime import Runtime, pid_file
+from cutaway.shim.runtime import Runtime, pid_file, process_file
 from cutaway.shim.stdio import NullIo
 
 NAMESPACE = "bench"
@@ -45,10 +45,13 @@ class Shim:
         self._launcher.prepare(self._binary, self.runtime.expected(name, pid_file(str(self.bundle))))
         time.sleep(ROUND_TRIP)
 
-    def expect_exec(self) -> None:
-        """As a shim does when an exec has been described to it."""
-        self._launcher.prepare(self._binary)
+    def expect_exec(self, name: str, process: bytes) -> tuple[str, str]:
+        """As a shim does when an exec has been described to it; the files of the process."""
+        paths = process_file(str(self.bundle), "exec"), pid_file(str(self.bundle), "exec")
+        Path(paths[0]).write_bytes(process)
+        self._launcher.prepare(self._binary, self.runtime.expected_exec(name, *paths))
         time.sleep(ROUND_TRIP)
+        return paths
 
     def run(self, coroutine: Coroutine[Event, None, None]) -> None:
         async def until_done() -> None:
@@ -128,11 +131,11 @@ async def serve_exec(shim: Shim, process: bytes) -> None:
 
 async def exec_once(shim: Shim, name: str, process: bytes) -> Figures:
     begun = cpu_seconds()
-    shim.expect_exec()
+    paths = shim.expect_exec(name, process)
     before = time.perf_counter()
     shim.reaper.keep()
     io, ended = NullIo(), Event()
-    pid = await shim.runtime.exec(name, process, f"{shim.bundle}/exec.pid", io)
+    pid = await shim.runtime.exec(name, *paths, io)
     taken = time.perf_counter() - before
     io.started()
     shim.reaper.expect(pid, lambda _: ended.set())

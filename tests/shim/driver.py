@@ -228,11 +228,16 @@ class Shim:
         stream = self.client.send("Create", request)
         return int(self.receive("Create", stream).pid)
 
-    def exec(self, exec_id: str, args: Sequence[str], **fields: Any) -> None:
+    def exec(
+        self, exec_id: str, args: Sequence[str], capabilities: Mapping[str, Any] | None = None, **fields: Any
+    ) -> None:
         """Add a process."""
+        document = process(args)
+        if capabilities is not None:
+            document["capabilities"] = capabilities
         request = shim_pb2.ExecProcessRequest(id=self.bundle.id, exec_id=exec_id, **fields)
         request.spec.type_url = "types.containerd.io/opencontainers/runtime-spec/1/Process"
-        request.spec.value = json.dumps(process(args)).encode()
+        request.spec.value = json.dumps(document).encode()
         self.receive("Exec", self.client.send("Exec", request))
 
     def run_to_exit(self) -> int:

@@ -1,4 +1,4 @@
-"""A create that is drawn up while the shim waits for it, and what may happen in between."""
+"""A create or an exec that is drawn up while the shim waits for it, and what may happen in between."""
 
 from __future__ import annotations
 
@@ -148,3 +148,93 @@ def test_what_depends_on_others_is_not_drawn_up(warm_host: ShimHost, changes: di
     wait_until_ready(spare)
     assert list(networks_held(spare)) == []
     shim.task("Shutdown")
+
+
+def pidfds_held(pid: int) -> list[int]:
+    """The pidfds that a process has open: the sign that an exec is drawn up."""
+    fds = [int(fd) for fd in os.listdir(f"/proc/{pid}/fd")]
+    return [fd for fd in fds if os.readlink(f"/proc/{pid}/fd/{fd}") == "anon_inode:[pidfd]"]
+
+
+def sleeping(host: ShimHost) -> Shim:
+    shim = host.start(host.bundle("c1", ["sleep", "100"]))
+    shim.create()
+    shim.task("Start")
+    return shim
+
+
+def exec_drawn_up(shim: Shim, init: int) -> int:
+    """Wait for the draft of an exec; the child that has it."""
+    keeper = shim.pid
+    (spare,) = [pid for pid in children()[keeper] if pid != init]
+    wait_until_ready(spare)
+    assert pidfds_held(spare)
+    return spare
+
+
+def end(shim: Shim) -> None:
+    shim.task("Kill", signal=9)
+    shim.task("Wait")
+    shim.shutdown()
+
+
+def test_an_exec_that_was_drawn_up_is_made(warm_host: ShimHost) -> None:
+    before = Leftovers.snapshot(warm_host.base)
+    shim = sleeping(warm_host)
+    init = shim.task("State").pid
+    shim.exec("e1", ["sh", "-c", "exit 5"])
+    exec_drawn_up(shim, init)
+    shim.task("Start", exec_id="e1")
+    assert shim.task("Wait", exec_id="e1").exit_status == 5
+    shim.task("Delete", exec_id="e1")
+    end(shim)
+    assert not Leftovers.snapshot(warm_host.base).since(before)
+
+
+def test_a_container_that_was_paused_meanwhile_takes_no_exec(warm_host: ShimHost) -> None:
+    shim = sleeping(warm_host)
+    shim.exec("e1", ["true"])
+    exec_drawn_up(shim, shim.task("State").pid)
+    shim.task("Pause")
+    with pytest.raises(TaskError, match="cannot exec in a paused container"):
+        shim.task("Start", exec_id="e1")
+    shim.task("Resume")
+    shim.exec("e2", ["sh", "-c", "exit 6"])
+    shim.task("Start", exec_id="e2")
+    assert shim.task("Wait", exec_id="e2").exit_status == 6
+    end(shim)
+
+
+def test_execs_start_in_any_order(warm_host: ShimHost) -> None:
+    """The draft is the first one's; the second is called first."""
+    shim = sleeping(warm_host)
+    shim.exec("e1", ["sh", "-c", "exit 5"])
+    exec_drawn_up(shim, shim.task("State").pid)
+    shim.exec("e2", ["sh", "-c", "exit 6"])
+    for name, code in (("e2", 6), ("e1", 5)):
+        shim.task("Start", exec_id=name)
+        assert shim.task("Wait", exec_id=name).exit_status == code
+    end(shim)
+
+
+def test_an_exec_that_is_never_started_leaves_nothing(warm_host: ShimHost) -> None:
+    shim = sleeping(warm_host)
+    there = sorted(os.listdir(shim.bundle.path))
+    shim.exec("e1", ["true"])
+    exec_drawn_up(shim, shim.task("State").pid)
+    shim.task("Delete", exec_id="e1")
+    assert sorted(os.listdir(shim.bundle.path)) == there
+    end(shim)
+
+
+def test_a_tracer_is_noted_when_it_comes(warm_host: ShimHost) -> None:
+    """Not when it is only spoken of: a runtime that is called by hand looks for the note (CVE-2019-5736)."""
+    shim = sleeping(warm_host)
+    note = warm_host.root / warm_host.namespace / "c1" / "tracer"
+    caps = {name: ["CAP_SYS_PTRACE"] for name in ("bounding", "effective", "permitted")}
+    shim.exec("e1", ["true"], capabilities=caps)
+    exec_drawn_up(shim, shim.task("State").pid)
+    assert not note.exists()
+    shim.task("Start", exec_id="e1")
+    assert note.exists()
+    end(shim)

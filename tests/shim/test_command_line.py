@@ -85,7 +85,7 @@ def test_the_runtimes_command_lines(base_dir: Path, recorder: Path) -> None:
     assert all(call.startswith(start) for call in calls)
     words = [call.removeprefix(start) for call in calls]
     process_file = words[2].split()[2]
-    assert Path(process_file).name.startswith("runc-process")
+    assert process_file == f"{path}/e1.process.json"
     assert not Path(process_file).exists()
     assert words == [
         f"create --bundle {path} --pid-file {path}/init.pid c1",

@@ -1,9 +1,10 @@
-"""A create that is drawn up before it is asked for.
+"""A create or an exec that is drawn up before it is asked for.
 
-A shim knows which create will come, and its configuration lies in the bundle already; a child of the shim
-waits for the call (`shim.spare`). What this child draws up meanwhile, the call need not. A draft counts for
-the very command line and the very configuration that were expected. Nobody hears of one that did not succeed:
-the call finds that out by itself, and its caller is there to be told.
+A shim knows which create will come, and its configuration lies in the bundle already; an exec is described
+before it is started. A child of the shim waits for the call (`shim.spare`), and what this child draws up
+meanwhile, the call need not. A draft counts for the very command line that was expected, and while the files
+that it was made from say the same. Nobody hears of one that did not succeed: the call finds that out by
+itself, and its caller is there to be told.
 """
 
 import os
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from cutaway.oci.runtime_spec import Linux
     from cutaway.runc.context import Context
     from cutaway.runc.draft import Draft
+    from cutaway.runc.execution import Exec
     from cutaway.runc.options import Parsed
 
 # Never taken back: to free what a process has that is about to end costs a copy of each page it lies in.
 _drafts: "list[tuple[list[str], Draft]]" = []
+_execs: "list[tuple[list[str], Exec]]" = []
 
 
 class Surprise(Exception):
@@ -35,11 +38,10 @@ class Silent(Log):
 
 def draw(context: "Context", options: "Parsed") -> None:
     """Draw up this create, and keep it. Raises `Surprise`, and what drawing raises."""
-    if os.geteuid() or context.systemd_cgroup or os.environ.get("NOTIFY_SOCKET"):
+    _check_caller(options)
+    if context.systemd_cgroup or os.environ.get("NOTIFY_SOCKET"):
         raise Surprise("it needs more than this process")
     pid_file = options.text("pid-file")
-    if pid_file and not os.path.isabs(pid_file):
-        raise Surprise("its caller may be elsewhere")
     bundle = config.enter_bundle(options.text("bundle"))
     text = config.read()
     making = draft.look(context, options, bundle, text, detach=True)
@@ -48,6 +50,22 @@ def draw(context: "Context", options: "Parsed") -> None:
     drawn = draft.plan(context, options, making, text, pid_file)
     drawn.start_init.enter.make()
     _drafts.append((list(context.words), drawn))
+
+
+def draw_exec(context: "Context", options: "Parsed") -> None:
+    """Draw up this exec, and keep it. Raises as `draw`."""
+    from cutaway.runc import execution
+
+    _check_caller(options)
+    if not options.flag("detach"):
+        raise Surprise("its caller's streams are not here")
+    _execs.append((list(context.words), execution.draw(context, options)))
+
+
+def _check_caller(options: "Parsed") -> None:
+    pid_file = options.text("pid-file")
+    if os.geteuid() or (pid_file and not os.path.isabs(pid_file)):
+        raise Surprise("its caller may be another, and elsewhere")
 
 
 def _may_change(linux: "Linux | None") -> bool:
@@ -63,3 +81,8 @@ def kept(context: "Context", text: str) -> "Draft | None":
             drawn.making.container.record.created = draft.now()
             return drawn
     return None
+
+
+def kept_exec(context: "Context") -> "Exec | None":
+    """The draft for this call, if there is one, once. Whether it still holds is to be seen."""
+    return next((drawn for words, drawn in _execs if words == context.words and not drawn.making.pid), None)

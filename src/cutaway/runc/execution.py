@@ -7,9 +7,9 @@ container's pid namespace; what follows is what init does after its own pivot_ro
 import os
 
 from cutaway.errors import CutawayError, FailedPrecondition, InvalidArgument
-from cutaway.linux import capabilities, processes
+from cutaway.linux import capabilities, processes, smallfile
 from cutaway.oci.runtime_spec import Capabilities
-from cutaway.runc import config, console, draft, restart, rootless, state, validate
+from cutaway.runc import ahead, config, console, draft, restart, rootless, state, validate
 from cutaway.runc.plan import build, cgroups, scheduling, step, system
 from cutaway.runc.plan.namespaces import NamespacePlan
 from cutaway.runc.process import bridge, channel, limits, parent, sealed, starting
@@ -25,38 +25,80 @@ if TYPE_CHECKING:
     from cutaway.runc.terminal_relay import Relay
 
 
-def look(context: "Context", options: "Parsed") -> "Making":
+class Exec:
+    """A process that can be started in a container; drawn up as far as its steps, or not yet."""
+
+    __slots__ = ("init", "making", "sources", "steps", "tracer")
+
+    def __init__(self, making: "Making", *, tracer: bool) -> None:
+        self.making = making
+        self.tracer = tracer  # the first in the container that can look into others
+        self.init: Init | None = None
+        self.steps: list[step.Step] = []
+        self.sources: tuple[bytes, bytes] | None = None  # what it was drawn up from
+
+
+def look(context: "Context", options: "Parsed") -> Exec:
     """The container and the process that the options name: nothing is touched, but the runtime may be started
     anew. Raises the classes of `cutaway.errors`."""
+    drawn = ahead.kept_exec(context)
+    if drawn is not None and drawn.sources == _sources(context, options):
+        _check_status(drawn.making.container, ignore_paused=options.flag("ignore-paused"))
+        return drawn
     container = state.load(context.root, options.arguments[0])
     _check_status(container, ignore_paused=options.flag("ignore-paused"))
     spec = container.load_spec()
     traced = container.has_tracer() or restart.may_trace(spec.process)
     process = validate.process(_process(options, spec))
     rootless.check_user(process, spec)
-    if restart.may_trace(process) and not traced:
-        container.note_tracer()
     if context.restart is not None and restart.needed_for(process, spec.linux, traced=traced):
         context.restart.execute()
-    return parent.Making(container, spec, process)
+    tracer = restart.may_trace(process) and not traced
+    return Exec(parent.Making(container, spec, process), tracer=tracer)
 
 
-def execute(context: "Context", options: "Parsed", making: "Making", relay: "Relay | None") -> None:
+def draw(context: "Context", options: "Parsed") -> Exec:
+    """Draw up a detached `exec` without a terminal, before it is called. Raises as `look` and `execute`."""
+    sources = _sources(context, options)
+    found = look(context, options)
+    draft.check_terminal(found.making.process, detach=True, console_socket="")
+    _draw(context, options, found, -1, None)
+    found.sources = sources
+    return found
+
+
+def _sources(context: "Context", options: "Parsed") -> tuple[bytes, bytes] | None:
+    """The files that an `exec` depends on as they are now; None if one cannot be read."""
+    try:
+        process = smallfile.read(options.text("process"))
+        return state.read(context.root, options.arguments[0]), process
+    except (OSError, CutawayError):
+        return None
+
+
+def execute(context: "Context", options: "Parsed", found: Exec, relay: "Relay | None") -> None:
     """Start the process that `look` has found, up to its exec. Raises the classes of `cutaway.errors`.
 
     With a `relay` in the foreground: it takes the terminal, if the process has one, or gives it pipes.
     """
+    making = found.making
     process = making.process
     draft.check_terminal(process, detach=relay is None, console_socket=options.text("console-socket"))
-    kept = draft.inherited_fds(process, options.number("preserve-fds"))
     console_socket = -1
     if options.text("console-socket"):
         console_socket = console.connect(options.text("console-socket"))
     elif relay is not None and process.terminal:
         console_socket = relay.open_socket(process)
     try:
-        steps = _steps(context, options, making, kept, console_socket, relay)
-        _make(context, steps, making)
+        if not found.steps:
+            _draw(context, options, found, console_socket, relay)
+        assert found.init is not None
+        found.init.trace = context.tracing
+        context.explain("parent", found.steps)
+        context.explain("process", (*found.init.plan.before, *found.init.plan.after))
+        if found.tracer:
+            making.container.note_tracer()
+        _make(context, found.steps, making)
     finally:
         if console_socket >= 0:
             os.close(console_socket)
@@ -126,15 +168,12 @@ def _additional(number: int) -> int:
     return _in_range(number)
 
 
-def _steps(
-    context: "Context",
-    options: "Parsed",
-    making: "Making",
-    kept: int,
-    console_socket: int,
-    relay: "Relay | None",
-) -> "list[step.Step]":
+def _draw(
+    context: "Context", options: "Parsed", found: Exec, console_socket: int, relay: "Relay | None"
+) -> None:
+    making = found.making
     container, process = making.container, making.process
+    kept = draft.inherited_fds(process, options.number("preserve-fds"))
     pidfd = processes.pidfd_open(container.record.pid)
     if not container.alive():  # asked with the pidfd in hand
         raise FailedPrecondition("cannot exec in a stopped container")
@@ -152,16 +191,13 @@ def _steps(
         init.stdio = relay.open_pipes(_root(making))
     init.console_socket = console_socket
     init.plain_lines = not options.text("console-socket")
-    init.trace = context.tracing
-    steps: list[step.Step] = [
+    found.init = init
+    found.steps = [
         StartProcess(making, enter, init, ours, entry),
         AdoptProcess(making, cgroup2),
         parent.LetInitRun(making, ours, "go", "ready", None, draft.agent(making)),
         WritePid(making, os.path.abspath(options.text("pid-file")) if options.text("pid-file") else ""),
     ]
-    context.explain("parent", steps)
-    context.explain("process", (*plan.before, *plan.after))
-    return steps
 
 
 def _root(making: "Making") -> tuple[int, int]:

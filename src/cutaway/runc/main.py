@@ -92,10 +92,10 @@ def expect(argv: "list[str]") -> bool:
     try:
         parsed = options.parse(GLOBAL, argv, stop_at_argument=True)
         name, *words = parsed.arguments
-        if name != "create":
-            return False
-        context = _context(parsed, argv, ahead.Silent())
-        ahead.draw(context, options.parse(COMMANDS[name].options, words))
+        draw = {"create": ahead.draw, "exec": ahead.draw_exec}[name]
+        command = COMMANDS[name]
+        arguments = options.parse(command.options, words, stop_at_argument=command.stop_at_argument)
+        draw(_context(parsed, argv, ahead.Silent()), arguments)
     except Exception:  # noqa: BLE001 - nobody is there yet to be told, and the call will say it
         return False
     return True

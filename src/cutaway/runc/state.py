@@ -236,13 +236,17 @@ def reserve(root: str, container_id: str) -> str:
 
 def load(root: str, container_id: str) -> Container:
     """A container by its id. Raises `NotFound`, and `DataLoss` for a state file that is damaged."""
+    text = read(root, container_id)
+    return Container(root, document.loads(Record, text, os.path.join(root, container_id, STATE_FILE)))
+
+
+def read(root: str, container_id: str) -> bytes:
+    """A container's state file. Raises `NotFound`."""
     check_id(container_id)
-    path = os.path.join(root, container_id, STATE_FILE)
     try:
-        text = smallfile.read(path)
+        return smallfile.read(os.path.join(root, container_id, STATE_FILE))
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound("container does not exist") from None
-    return Container(root, document.loads(Record, text, path))
 
 
 def ids(root: str) -> list[str]:

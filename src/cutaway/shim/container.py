@@ -5,6 +5,7 @@ created before started, started before exited, every exec's exit before the init
 """
 
 import os
+from contextlib import suppress
 
 from cutaway.errors import AlreadyExists, CutawayError, NotFound, Unknown
 from cutaway.faults import point
@@ -12,7 +13,7 @@ from cutaway.linux import smallfile
 from cutaway.shim import log, mounts, options, states
 from cutaway.shim.loop import wait_for
 from cutaway.shim.process import Process
-from cutaway.shim.runtime import Runtime, not_running, pid_file
+from cutaway.shim.runtime import Runtime, not_running, pid_file, process_file
 from cutaway.shim.stdio import Stdio, Streams
 from cutaway.shim.tracing import step
 from cutaway.trace import spans
@@ -79,7 +80,6 @@ class Container:
             self.init.state = states.SAVED
         self.pausing = False
         self.trace = spans.current()
-        self._specs: dict[str, bytes] = {}
         self._host = host
         self._ending = False
         self._own_pids: bool | None = None
@@ -196,8 +196,7 @@ class Container:
         try:
             process.io = self._streams.open(process.stdio)
             await process.io.prepare()
-            path = pid_file(self.bundle.path, process.id)
-            process.pid = await self._runtime.exec(self.id, self._specs[process.id], path, process.io)
+            process.pid = await self._runtime.exec(self.id, *self._files_of(process.id), process.io)
             process.state = states.RUNNING
             process.io.started()
             self._host.observer.started(self, process)
@@ -209,18 +208,30 @@ class Container:
                 process.exited.set()
             raise
         finally:
+            _remove(self._files_of(process.id)[0])
             self._host.reaper.release()
+
+    def _files_of(self, exec_id: str) -> tuple[str, str]:
+        """What describes a process to the runtime, and where that writes its pid."""
+        return process_file(self.bundle.path, exec_id), pid_file(self.bundle.path, exec_id)
 
     def exec(self, exec_id: str, stdio: Stdio, spec: bytes) -> None:
         """Add a process from its OCI JSON.
 
-        Raises `AlreadyExists`, `InvalidArgument`, `FailedPrecondition`.
+        Raises `AlreadyExists`, `InvalidArgument`, `FailedPrecondition`, OSError.
         """
         if exec_id in self.execs:
             raise AlreadyExists(f"id {exec_id}")
         self.init.state.check(states.EXEC)
-        self._specs[exec_id] = _process_json(spec, stdio.terminal)
-        self._host.loop.soon(lambda: self._host.launcher.prepare(self._binary))
+        process, pid = self._files_of(exec_id)
+        try:
+            smallfile.write(process, _process_json(spec, stdio.terminal), 0o600)
+        except OSError:
+            _remove(process)
+            raise
+        point("shim.exec.process-written")
+        expected = self._runtime.expected_exec(self.id, process, pid)
+        self._host.loop.soon(lambda: self._host.launcher.prepare(self._binary, expected))
         self.execs[exec_id] = Process(exec_id, stdio, self._exited)
 
     async def delete(self, exec_id: str) -> Process:
@@ -253,11 +264,8 @@ class Container:
 
     def _forget_exec(self, process: Process) -> None:
         self.execs.pop(process.id, None)
-        self._specs.pop(process.id, None)
-        try:
-            os.unlink(f"{self.bundle.path}/{process.id}.pid")
-        except FileNotFoundError:
-            return  # it was never started
+        for path in self._files_of(process.id):
+            _remove(path)
 
     async def kill(self, exec_id: str, number: int, everyone: bool) -> None:
         """Signal a process. Raises `NotFound` for one that is gone."""
@@ -421,3 +429,8 @@ def new_container(
     except OSError as error:
         raise Unknown(f"bundle {bundle.path}: {error.strerror}") from None
     return Container(host, id, bundle, stdio, settings, binary)
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)

@@ -18,6 +18,7 @@ from cutaway.shim.daemon import Daemon, Parts
 from cutaway.shim.loop import READ
 from cutaway.shim.service import SERVICES
 from cutaway.shim.ttrpc.frame import REQUEST, Frame
+from cutaway.trace import spans
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,11 +36,14 @@ _COMMAND = ["-namespace", _ID, "-address", _ID, "-publish-binary", _ID, "-id", _
 def rehearse(parts: Parts, program: "Main | None") -> None:
     """Raises OSError."""
     words = arguments.parse(_COMMAND)
-    _start(words)
-    _serve(words, parts)
-    _tell(parts)
-    if program is not None:
-        _call(program)
+    try:
+        _start(words)
+        _serve(words, parts)
+        _tell(parts)
+        if program is not None:
+            _call(program)
+    finally:
+        spans.configure("", None)  # else the shim in earnest would take itself for a part of this one
 
 
 def _start(words: "Arguments") -> None:

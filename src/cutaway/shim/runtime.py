@@ -28,6 +28,11 @@ def pid_file(bundle: str, process: str = "init") -> str:
     return f"{bundle}/{process}.pid"
 
 
+def process_file(bundle: str, process: str) -> str:
+    """Where a process that is to be started later is described, for the runtime to read."""
+    return f"{bundle}/{process}.process.json"
+
+
 class Runtime:
     """One runtime for one bundle."""
 
@@ -67,22 +72,18 @@ class Runtime:
             *console, *self._create_flags, container,
         ]  # fmt: skip
 
-    async def exec(self, container: str, process: bytes, pid_file: str, io: "ProcessIo") -> int:
-        """Start another process from its OCI JSON; returns its pid. Raises as `create`."""
-        folder = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("TMPDIR") or "/tmp"
-        path = f"{folder}/runc-process{os.urandom(6).hex()}"
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(fd, "wb") as file:
-                file.write(process)
-            point("shim.exec.process-written")
-            arguments = [
-                "exec", "--process", path, *_console(io), "--detach", "--pid-file", pid_file, container,
-            ]  # fmt: skip
-            await self._make(arguments, io, "OCI runtime exec failed")
-        finally:
-            os.unlink(path)
+    async def exec(self, container: str, process: str, pid_file: str, io: "ProcessIo") -> int:
+        """Start another process from a file of its OCI JSON; returns its pid. Raises as `create`."""
+        arguments = self._exec(container, process, pid_file, _console(io))
+        await self._make(arguments, io, "OCI runtime exec failed")
         return _read_pid(pid_file)
+
+    def expected_exec(self, container: str, process: str, pid_file: str) -> list[str]:
+        """The command line by which `exec` will call the runtime, if there is no terminal."""
+        return [self._binary, *self._global, *self._exec(container, process, pid_file, [])]
+
+    def _exec(self, container: str, process: str, pid_file: str, console: list[str]) -> list[str]:
+        return ["exec", "--process", process, *console, "--detach", "--pid-file", pid_file, container]
 
     async def restore(self, container: str, saved: list[str], pid_file: str, io: "ProcessIo") -> int:
         """Make the container again from what was saved, and let it go on; returns its init's pid.

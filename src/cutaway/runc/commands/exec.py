@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 def run(context: "Context", parsed: "Parsed") -> int:
     """Execute; the process's exit code in the foreground, 0 detached."""
-    making = execution.look(context, parsed)
+    found = execution.look(context, parsed)
     if parsed.flag("detach"):
-        execution.execute(context, parsed, making, None)
+        execution.execute(context, parsed, found, None)
         return 0
     from cutaway.runc import foreground
     from cutaway.runc.terminal_relay import Relay
@@ -20,9 +20,9 @@ def run(context: "Context", parsed: "Parsed") -> int:
     relay = Relay()
     try:
         with foreground.Forwarding(relay) as forwarding:
-            execution.execute(context, parsed, making, relay)
-            forwarding.to(making.pid)
+            execution.execute(context, parsed, found, relay)
+            forwarding.to(found.making.pid)
             relay.begin()
-            return foreground.wait(making.pid, relay)
+            return foreground.wait(found.making.pid, relay)
     finally:
         relay.end()
