@@ -242,6 +242,29 @@ def test_failures_become_a_status(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("containerd.services.sandbox.v1.Store/List", "unknown service containerd.services.sandbox.v1.Store"),
+        (
+            "containerd.services.images.v1.Images/Fly",
+            "unknown method Fly for service containerd.services.images.v1.Images",
+        ),
+    ],
+)
+def test_what_newer_clients_try_is_refused_in_words(tmp_path: Path, path: str, text: str) -> None:
+    async def run() -> None:
+        async with served(tmp_path) as channel:
+            for kind in (channel.unary_unary, channel.unary_stream):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    call = kind(f"/{path}")(b"", timeout=20)
+                    await (call if kind == channel.unary_unary else call.read())
+                found = caught.value
+                assert (found.code(), found.details()) == (grpc.StatusCode.UNIMPLEMENTED, text)
+
+    asyncio.run(run())
+
+
 @pytest.fixture
 def recorded() -> Iterator[list[Span]]:
     found: list[Span] = []

@@ -117,12 +117,27 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc] # gRPC has no type
 
     def __init__(self, services: Iterable[Service]) -> None:
         self._rpcs: dict[str, grpc.RpcMethodHandler] = {}
+        self._services: set[str] = set()
         for service in services:
             for name, method in methods(service.file, service.name).items():
+                self._services.add(method.service)
                 self._rpcs[method.path] = _rpc(method, getattr(service, snake_case(name), None))
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        return self._rpcs.get(handler_call_details.method)
+        path = handler_call_details.method
+        return self._rpcs.get(path) or self._unknown(path)
+
+    def _unknown(self, path: str) -> grpc.RpcMethodHandler:
+        """Refuses what newer clients try (sandboxes), in the words of a server in Go."""
+        service, _, name = path.strip("/").rpartition("/")
+        known = service in self._services
+        text = f"unknown method {name} for service {service}" if known else f"unknown service {service}"
+
+        async def refuse(_requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
+
+        # On the wire a stream of one message is a message, so this refuses every kind of method.
+        return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _rpc(method: Method, function: Callable[..., Any] | None) -> grpc.RpcMethodHandler:
