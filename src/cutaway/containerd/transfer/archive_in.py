@@ -91,10 +91,11 @@ class Importer:
 
     async def bring(self, descriptor: Descriptor, parent: Descriptor) -> None:
         """Have a blob in the store. Raises `NotFound` if neither the store nor the archive has it."""
-        if await self.blobs.info(descriptor.digest):
-            await self.blobs.hold(descriptor.digest)
-            return
         check(descriptor)
+        # Held first: what is there, and nobody's, may be collected at any moment.
+        await self.blobs.hold(descriptor.digest)
+        if await self.blobs.info(descriptor.digest):
+            return
         path = f"blobs/{descriptor.digest.replace(':', '/')}"
         if path not in self.archive:
             if is_layer(descriptor.media_type) and is_foreign(descriptor):
@@ -170,8 +171,8 @@ class Importer:
         member = self.archive.find(name)
         for known in await self.blobs.with_label(f'labels."{UNCOMPRESSED}"=={diff_id}'):
             # The same layer as it was pulled, which keeps the image what it was.
-            kind = compression_of(await self.blobs.first_bytes(known.digest, MAGIC_SIZE))
             await self.blobs.hold(known.digest)
+            kind = compression_of(await self.blobs.first_bytes(known.digest, MAGIC_SIZE))
             return Descriptor(media_type=_type(kind), digest=known.digest, size=known.size)
         head = await asyncio.to_thread(self._head, member)
         kind = compression_of(head)
@@ -186,7 +187,7 @@ class Importer:
         import tempfile
 
         with tempfile.TemporaryFile(dir=self.folder) as file:
-            made = await asyncio.to_thread(pack, self.archive.pieces(member), GZIP, file.fileno())
+            made = await self.blobs.workers.finish(pack, self.archive.pieces(member), GZIP, file.fileno())
             if made.diff_id != diff_id:
                 raise InvalidArgument(
                     f"layer {name[:200]}: has the content {made.diff_id}, expected {diff_id}"

@@ -49,6 +49,7 @@ class Blobs:
     def __init__(self, app: App, namespace: str, lease: str) -> None:
         self._app = app
         self._store = app.content
+        self.workers = app.workers
         self.namespace = namespace
         self.lease = lease
 
@@ -85,7 +86,7 @@ class Blobs:
         await self._store.update(self.namespace, digest, labels, [f"labels.{key}" for key in labels])
 
     async def hold(self, digest: str) -> None:
-        """Let the lease hold a blob that was there before it."""
+        """Let the lease hold a blob, whether it is there or going to be."""
         await self._app.db.write(leases.hold, self.namespace, self.lease, leases.CONTENT, digest)
 
     async def note_source(self, digest: str, label: str, path: str) -> None:

@@ -77,9 +77,8 @@ class Unpacker:
         parent = ""
         for layer, diff_id, chain_id in zip(layers, diff_ids, chain_ids(diff_ids), strict=True):
             await ready(layer)
-            if await self._exists(chain_id):
-                await self._hold(chain_id)
-            else:
+            await self._hold(chain_id)  # first: it may be nobody's, and collected at any moment
+            if not await self._exists(chain_id):
                 tell(layer, False)
                 await self._unpack_one(layer, diff_id, parent, chain_id)
                 tell(layer, True)
@@ -122,7 +121,6 @@ class Unpacker:
             await store.commit(self._space, key, chain_id, {}, lease)
         except AlreadyExists:  # another client unpacked it meanwhile
             await store.remove(self._space, key, lease)
-            await self._hold(chain_id)
             return
         except CutawayError as error:
             await self._remove(key)
