@@ -24,7 +24,7 @@ _VARYING = (
 # 20.10's docker notes on stderr that it gave up a wait; later ones do not.
 _NOISE = re.compile(r"time=.* msg=\"error waiting for container: context canceled\"\n")
 # Our refusals of flags have a usage line more.
-_USAGE = re.compile(r"(See '[^']* --help'\.\n)Usage: .*\n")
+_USAGE = re.compile(r"(See '[^']* --help'\.\n)Usage: .*\n(\t.*\n)?")
 
 
 @dataclass(frozen=True)
@@ -76,4 +76,4 @@ def plain(text: str) -> str:
         text = pattern.sub(replacement, text)
     text = _USAGE.sub(r"\1", _NOISE.sub("", text))
     text = re.sub(r"^cutaway: ", "docker: ", text, flags=re.MULTILINE)
-    return re.sub(r"(['\"]|Usage:  )cutaway ", r"\1docker ", text)
+    return re.sub(r"(['\"]|Usage:  |\t)cutaway ", r"\1docker ", text)

@@ -42,6 +42,8 @@ class Rules:
     """Whose everything is to be; None for what the archive says."""
     own: bool = True
     """Whether to set owners at all."""
+    renames: tuple[tuple[str, str], ...] = ()
+    """In each name the first of the one is replaced by the other, one pair after the other."""
 
 
 def unpack(source: Source, root: int, folder: str, rules: Rules) -> None:
@@ -81,6 +83,11 @@ class _Unpacker:
 
     def take(self, entry: Entry) -> None:
         """Make one entry."""
+        for old, new in self._rules.renames:
+            old = "" if old == "/" else old
+            entry.name = entry.name.replace(old, new, 1)
+            if entry.kind == tarfile.LNKTYPE:
+                entry.link = entry.link.replace(old, new, 1)
         path = posixpath.normpath(f"{self._folder}/{entry.name}")
         if not self._inside(path):
             raise InvalidArgument(

@@ -17,7 +17,12 @@ from cutaway.trace import context, spans
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, BinaryIO
+    from typing import Any, Protocol
+
+    class Readable(Protocol):
+        """What an upload is read from: up to so many bytes, none at its end."""
+
+        def read(self, size: int = -1, /) -> bytes: ...
 
     Query = dict[str, str] | list[tuple[str, str]]
 
@@ -91,7 +96,7 @@ class Client:
         self,
         path: str,
         values: "Query",
-        source: "BinaryIO",
+        source: "Readable",
         *,
         method: str = "POST",
         headers: "dict[str, str] | None" = None,

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from cutaway.cli.flags import Values
 
 
+CHANGES = "CAD"  # by the API's number for the kind
+
+
 def inspected(client: "Client", name: str) -> "dict[str, Any]":
     """The container's details. Raises `NotFound` with docker's words."""
     found = client.call("GET", f"{container_path(name)}/json", missing=f"container: {name}")
@@ -71,12 +74,31 @@ def run_top(invocation: Invocation, values: "Values", arguments: list[str]) -> i
     return 0
 
 
+def run_diff(invocation: Invocation, values: "Values", arguments: list[str]) -> int:
+    """`diff CONTAINER`: C for changed, A for added, D for deleted."""
+    if not arguments[0]:
+        raise InvalidArgument("Container name cannot be empty")
+    found = invocation.client.call("GET", f"{container_path(arguments[0])}/changes") or []
+    for change in found:
+        kind = change.get("Kind")
+        letter = CHANGES[kind] if kind in range(len(CHANGES)) else ""
+        print(f"{letter} {change.get('Path') or ''}")
+    return 0
+
+
 PORT = Command(
     run_port,
     "List port mappings or a specific mapping for the container",
     "CONTAINER [PRIVATE_PORT[/PROTO]]",
     least=1,
     most=2,
+)
+DIFF = Command(
+    run_diff,
+    "Inspect changes to files or directories on a container's filesystem",
+    "CONTAINER",
+    least=1,
+    most=1,
 )
 RENAME = Command(run_rename, "Rename a container", "CONTAINER NEW_NAME", least=2, most=2)
 TOP = Command(

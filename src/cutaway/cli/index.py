@@ -11,8 +11,14 @@ COMMANDS = {
         "Attach local standard input, output, and error streams to a running container",
     ),
     "commit": ("commit", "COMMIT", "Create a new image from a container's changes"),
+    "cp": ("copying", "COPY", "Copy files/folders between a container and the local filesystem"),
     "create": ("creation", "CREATE", "Create a new container"),
     "daemon": ("daemon", "DAEMON", "Start, stop and look after Cutaway's daemons"),
+    "diff": (
+        "containers",
+        "DIFF",
+        "Inspect changes to files or directories on a container's filesystem",
+    ),
     "events": ("events", "EVENTS", "Get real time events from the server"),
     "exec": ("execute", "EXEC", "Run a command in a running container"),
     "export": ("transfer", "EXPORT", "Export a container's filesystem as a tar archive"),
@@ -57,8 +63,8 @@ COMMANDS = {
 }
 
 _CONTAINER = (
-    "attach commit create exec export inspect kill logs pause port rename restart rm run start stop top "
-    "unpause wait"
+    "attach commit cp create diff exec export inspect kill logs pause port rename restart rm run start stop "
+    "top unpause wait"
 )
 
 # group: name in the group -> command
