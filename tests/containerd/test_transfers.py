@@ -238,7 +238,7 @@ def test_streams_that_are_not_there_are_refused(client: Client) -> None:
 
 def test_bytes_go_there_and_back_within_the_window(client: Client) -> None:
     """containerd's own way to try its streams: what is imported is exported again."""
-    data = bytes(range(256)) * 3_000
+    data = bytes(range(256)) * 800
     up, down = Stream(client), Stream(client)
     download = Download(down, step=1000)
     threads = [up.in_background(Upload(up, data).run), down.in_background(download.run)]

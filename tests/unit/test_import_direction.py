@@ -106,6 +106,13 @@ def test_short_programs_start_lean(entry: str) -> None:
     assert not too_slow, f"importing {entry} also imports {', '.join(sorted(too_slow))}"
 
 
+def test_the_service_knows_no_registry_of_ours() -> None:
+    """It may use the client and the names of that package, not the part at the other side of the seam."""
+    for path in (SOURCE / "containerd").rglob("*.py"):
+        for word in ("registry.server", "registry.hello", "registry.main"):
+            assert f"cutaway.{word}" not in path.read_text(), path
+
+
 def test_every_part_has_a_rule() -> None:
     parts = {part_of(path) for path in modules()} - {"__init__"}
     assert parts == set(ALLOWED)
