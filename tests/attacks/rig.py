@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import struct
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,27 +85,3 @@ def _behind_the_check(code: bytearray) -> int:
         return code.index(b"\xbb")
     words = struct.unpack_from("<64I", code)
     return 4 * next(at for at, word in enumerate(words) if word & 0xFFE0001F == 0xD2800014)
-
-
-EXCHANGE = """
-import ctypes, sys
-libc, here, exchange = ctypes.CDLL(None), -100, 2
-one, other = (word.encode() for word in sys.argv[1:])
-print("begun", flush=True)
-while True:
-    for _ in range(1000):
-        libc.renameat2(here, one, here, other, exchange)
-"""
-
-
-@contextmanager
-def exchanging(one: Path, other: Path) -> Iterator[None]:
-    """Meanwhile two names are exchanged as fast as can be: neither is ever absent (renameat2(2))."""
-    words = [sys.executable, "-S", "-c", EXCHANGE, os.fspath(one), os.fspath(other)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"begun\n"
-        try:
-            yield
-        finally:
-            process.kill()
