@@ -209,6 +209,30 @@ def test_a_removal_that_containerd_was_away_for_is_finished_when_it_is_back() ->
         assert made.containerd.ctr("snapshots", "ls", namespace=NAMESPACE).stdout.count("Active") == 0
 
 
+@pytest.mark.parametrize("who", ["engine", "containerd"])
+def test_a_container_goes_on_when_a_daemon_dies_over_its_commit(who: str) -> None:
+    """It was paused for that, which is nobody's wish any more."""
+    need("root", "docker", "busybox", "ctr")
+    with stack((), [VENV_BIN], OurContainerd) as made:
+        made.docker("run", "-d", "--name", "source", "busybox", "sh", "-c", TICKS)
+        daemon = made.engine if who == "engine" else made.containerd
+        daemon.stop()
+        daemon.env.update({FAULT: "containerd.diff.packed"} if who == "containerd" else {})
+        daemon.start()
+        if who == "containerd":
+            assert "does not answer" in made.fails("commit", "source")[1]
+        else:
+            ctr = made.containerd.ctr
+            ctr("task", "pause", made.inspect("source")["Id"], namespace=NAMESPACE)  # as the engine does
+            made.engine.crash()
+        daemon.env.pop(FAULT, None)
+        daemon.process.wait()
+        daemon.start()
+        wait_until(lambda: made.state("source") == "running", "it is unpaused")
+        seen = len(ticks(made, "source"))
+        wait_until(lambda: len(ticks(made, "source")) > seen, "it goes on")
+
+
 def test_a_call_right_after_a_restart_of_containerd_is_answered(own_stack: Stack) -> None:
     """The engine may be pausing between two tries to connect just then."""
     for _ in range(3):

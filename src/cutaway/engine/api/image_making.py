@@ -112,8 +112,7 @@ async def commit(request: web.Request) -> web.Response:
     async with AsyncExitStack() as after:
         running = container.state.status is Status.RUNNING
         if running and flag(request, "pause", default=True):
-            await daemon.containers.control.pause(container)
-            after.push_async_callback(daemon.containers.control.unpause, container)
+            await after.enter_async_context(daemon.containers.control.frozen(container))
         mounts = await daemon.runtime.snapshot_mounts(container.id)
         image = await daemon.images.composer.commit(base, mounts, made)
     told = {"comment": made.comment, "imageID": image.id, "imageRef": names[0].familiar if names else ""}

@@ -144,6 +144,13 @@ class Monitor:
         if not state.is_running:
             state = state.running(task.pid, now_ns())
         status = Status.RUNNING if task.status is TaskStatus.RUNNING else Status.PAUSED
+        if status is Status.PAUSED and state.status is Status.RUNNING:
+            # Nobody was told that it is paused: we died over a commit, or in the middle of pausing it.
+            try:
+                await self._parts.runtime.resume(container.id)
+                status = Status.RUNNING
+            except CutawayError as error:
+                log.warning("container %s stays paused: %s", container.short_id, error)
         container.state = State(
             status=status,
             pid=task.pid or state.pid,

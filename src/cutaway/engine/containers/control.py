@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from cutaway.engine import signals
@@ -125,14 +127,31 @@ class Controller:
         container.next_exit.add(future)
         return future
 
-    async def pause(self, container: Container) -> None:
+    @asynccontextmanager
+    async def frozen(self, container: Container) -> AsyncIterator[None]:
+        """Pause a container for as long as the block takes.
+
+        That is not stored: an engine that dies in the block leaves a container that its next run lets go on.
+        """
+        await self.pause(container, store=False)
+        try:
+            yield
+        finally:
+            try:
+                await self.unpause(container)
+            except CutawayError as error:
+                log.warning("%s could not be unpaused: %s", container.short_id, error)
+                self._parts.remains.owe_resume(container.id)
+
+    async def pause(self, container: Container, *, store: bool = True) -> None:
         async with container.lock:
             if container.state.status is Status.PAUSED:
                 raise FailedPrecondition(f"Container {container.id} is already paused")
             self.require_running(container)
             await self._parts.runtime.pause(container.id)
             container.state = container.state.become(Status.PAUSED)
-            self._parts.index.save(container)
+            if store:
+                self._parts.index.save(container)
         self._parts.events.container(container, "pause")
 
     async def unpause(self, container: Container) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
+from cutaway.engine.containers.model import Status
 from cutaway.errors import CutawayError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Remains:
         self._index = index
         self._owed: set[str] = set()
         self._snapshots: set[str] = set()
+        self._frozen: set[str] = set()
 
     async def discard(self, container_id: str) -> None:
         """Have containerd forget a container, and its task in whatever state. Raises what it answers."""
@@ -62,6 +64,10 @@ class Remains:
             self._snapshots.add(container_id)
             log.warning("snapshot %s is left in containerd for now: %s", container_id[:12], error)
 
+    def owe_resume(self, container_id: str) -> None:
+        """Note that a container was paused for something that is over."""
+        self._frozen.add(container_id)
+
     async def settle(self, container_id: str) -> None:
         """Before a start, whose lock the caller holds: nothing of an earlier one may be in the way."""
         if container_id in self._owed:
@@ -74,6 +80,22 @@ class Remains:
             async with container.lock if container else contextlib.nullcontext():
                 if container_id in self._owed and not (container and container.state.is_running):
                     await self.discard_now_or_later(container_id)
+        await self._resume_all()
         snapshots, self._snapshots = self._snapshots, set()
         for container_id in snapshots:
             await self.remove_snapshot_now_or_later(container_id)
+
+    async def _resume_all(self) -> None:
+        for container_id in list(self._frozen):
+            container = self._index.by_id(container_id)
+            if container is not None:
+                async with container.lock:
+                    if container.state.status is Status.PAUSED:
+                        try:
+                            await self._runtime.resume(container_id)
+                        except CutawayError as error:
+                            log.warning("%s could not be unpaused: %s", container.short_id, error)
+                            continue
+                        container.state = container.state.become(Status.RUNNING)
+                        self._index.save(container)
+            self._frozen.discard(container_id)
