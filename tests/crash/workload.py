@@ -134,7 +134,7 @@ class Workload:
 
     def wait(self, brief: Brief) -> None:
         """Wait for the end, and ask again when that breaks off."""
-        for _ in range(100):
+        for _ in range(600):
             try:
                 brief.answers.append(self.api.post(f"/containers/{brief.name}/wait")["StatusCode"])
             except Broken:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +14,7 @@ from cutaway.faults import FAULT
 from engine.engine_stack import NAMESPACE, REAL_BELOW, Hijack, Stack, stack
 from support.leftovers import Leftovers, cgroups
 from support.peers import VENV_BIN, need, peer
-from support.process import wait_until
+from support.process import has_ended, wait_until
 from support.stack import Containerd, OurContainerd, RealContainerd
 
 pytestmark = [pytest.mark.root, pytest.mark.peers]
@@ -207,6 +208,32 @@ def test_a_removal_that_containerd_was_away_for_is_finished_when_it_is_back() ->
         made.containerd.start()
         wait_until(lambda: made.docker("ps", "-aq") == "", "it is removed")
         assert made.containerd.ctr("snapshots", "ls", namespace=NAMESPACE).stdout.count("Active") == 0
+
+
+def test_containerd_dies_while_the_engine_looks_at_what_there_is() -> None:
+    """What it had not come to is found out when containerd is back, and what it had is not adopted twice."""
+    need("root", "docker", "busybox", "ctr")
+    with stack((), [VENV_BIN], OurContainerd) as made:
+        for name in ("one", "two", "three"):
+            made.docker("run", "-d", "--name", name, "busybox", "sh", "-c", TICKS)
+        made.docker("create", "--name", "other", "busybox")
+        for asked in (1, 3, 5):
+            made.engine.crash()
+            made.containerd.stop()
+            made.containerd.env[FAULT] = f"containerd.shims.answered:{asked + 6}"  # two each at its own start
+            made.containerd.start()
+            del made.containerd.env[FAULT]
+            starting = threading.Thread(target=made.engine.start)
+            starting.start()
+            has_ended(made.containerd.pid, 5)
+            made.containerd.crash()
+            made.containerd.start()
+            starting.join()
+            for name in ("one", "two", "three"):
+                seen = len(ticks(made, name))
+                wait_until(lambda name=name, seen=seen: len(ticks(made, name)) > seen, "the log goes on")  # type: ignore[misc]
+                numbers = ticks(made, name)
+                assert numbers == list(range(len(numbers)))
 
 
 @pytest.mark.parametrize("who", ["engine", "containerd"])

@@ -55,11 +55,15 @@ class Monitor:
         self._remove = remove
         self._finish_removals = finish_removals
         self._first = True
+        """Until the first comparison has come to its end: containerd may die again in the middle of it."""
+        self._unmet: set[str] = set()
+        """Containers of an engine before us that we have not found out about yet."""
         self.ready = asyncio.Event()
         """Set once the first comparison is done."""
 
     async def run(self) -> None:
         """Listen for ever; whenever containerd is lost, find it again and compare."""
+        self._unmet = {container.id for container in self._parts.index}
         pause = _RETRY_FIRST
         while True:
             try:
@@ -85,20 +89,23 @@ class Monitor:
             self._parts.events.container(container, "oom")
         elif event.exec_id:
             self._parts.background(self._execs.handle_exit(event), f"exit of exec {event.exec_id[:12]}")
-        elif not self._first:
+        elif not self._first:  # else a service that was down tells what it missed: the comparison sees it
+            if container.id in self._unmet:
+                self._unmet.discard(container.id)
+                self._reopen(container)
             self._parts.background(self._exits.handle(container, event), f"exit of {container.short_id}")
-        # Else a service that was down tells what it missed; the comparison opens the FIFOs first.
 
     async def _compare(self) -> None:
         """Bring every container into step with containerd. Exits from here on come as events."""
-        first, self._first = self._first, False
-        for container in self._parts.index:
+        for container in list(self._parts.index):
             try:
-                await self._settle(container, first)
+                await self._settle(container, first=container.id in self._unmet)
+                self._unmet.discard(container.id)
             except CutawayError as error:
                 log.warning("container %s: %s", container.short_id, error)
-        if first:
+        if self._first:
             await self._clear_leftovers()
+            self._first = False
             self._resume()
         else:
             self._parts.background(self._parts.remains.settle_all(), "clean-up in containerd")
@@ -179,10 +186,10 @@ class Monitor:
             container = parts.index.by_id(container_id)
             if container is None or not container.state.is_running:
                 log.info("container %s was left half-started: cleared away", container_id[:12])
-                await parts.remains.discard(container_id)
+                await parts.remains.discard_now_or_later(container_id)
         for key in await parts.runtime.snapshots_of(owner):
             if parts.index.by_id(key) is None:
-                await parts.runtime.remove_snapshot(key)
+                await parts.remains.remove_snapshot_now_or_later(key)
         for path in parts.settings.containers_dir.glob(_IDS):
             if parts.index.by_id(path.name) is None:
                 shutil.rmtree(path, ignore_errors=True)

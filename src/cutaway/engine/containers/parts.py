@@ -13,6 +13,7 @@ from cutaway.engine.containers.remains import Remains
 from cutaway.engine.logs.writer import ContainerLog
 from cutaway.engine.stdio.fifo import Writer
 from cutaway.engine.stdio.hub import Hub
+from cutaway.errors import CutawayError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,5 +86,7 @@ class Parts:
             await work
         except asyncio.CancelledError:
             raise
+        except CutawayError as error:
+            log.warning("%s failed: %s", what, error)
         except Exception:
             log.exception("%s failed", what)
