@@ -14,7 +14,7 @@ from cutaway.engine.images.archived import Document
 from cutaway.engine.images.content import ContentStore
 from cutaway.engine.images.locks import KeyedLocks
 from cutaway.engine.images.model import CHOSEN_MANIFEST, Image, Record
-from cutaway.engine.images.pull import Puller
+from cutaway.engine.images.pull import Puller, Ready, at_once
 from cutaway.engine.images.store import ImageStore
 from cutaway.oci.image_spec import Descriptor
 from cutaway.registry.reference import Reference
@@ -57,15 +57,18 @@ class Installer:
         for document in found:
             await self.blob(document.descriptor, _whole(document.data), lease=lease, labels=document.labels)
 
-    async def unpacked(self, target: Descriptor) -> Image:
-        """The image of a target whose blobs are all there, unpacked. Raises `InvalidArgument`, `DataLoss`."""
+    async def unpacked(self, target: Descriptor, ready: Ready = at_once) -> Image:
+        """The image of a target whose documents are there, unpacked; `ready` waits for a layer's blob.
+
+        Raises `InvalidArgument`, `DataLoss`.
+        """
         image = await self._store.load(Record("", target))
         said, sent = len(image.diff_ids), len(image.manifest.layers)
         if said != sent:
             raise errors.InvalidArgument(
                 f"invalid manifest, layers length mismatch: expected {sent}, got {said}"
             )
-        await self._puller.ensure_unpacked(image)
+        await self._puller.ensure_unpacked(image, ready)
         return image
 
     async def name(self, image: Image, names: Iterable[Reference], lease: str) -> list[tuple[str, Image]]:

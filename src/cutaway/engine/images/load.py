@@ -15,8 +15,10 @@ from cutaway.engine.images.archived import ArchivedImage, ArchivedLayer
 from cutaway.engine.images.install import Installer
 from cutaway.engine.images.model import Image
 from cutaway.engine.images.progress import LayerProgress, Progress, stream
+from cutaway.engine.images.pull import first_of
 from cutaway.oci.archive.spool import spooled
 from cutaway.oci.archive.tarfiles import Archive
+from cutaway.oci.image_spec import Descriptor
 from cutaway.trace import spans
 
 UNCOMPRESSED: Final = "containerd.io/uncompressed"
@@ -60,10 +62,7 @@ class Loader:
         async with self._client.lease(collect_on_error=True) as lease:
             images: list[Image] = []
             for entry in found:
-                for layer in entry.layers:
-                    await self._layer(archive, layer, lease, None if quiet else report)
-                await self._installer.documents(entry.documents, lease)
-                images.append(await self._installer.unpacked(entry.target))
+                images.append(await self._image(archive, entry, lease, None if quiet else report))
             loaded: list[Loaded] = []
             # Only now, that all of them are whole, does any of them get a name.
             for entry, image in zip(found, images, strict=True):
@@ -76,6 +75,30 @@ class Loader:
                     report(stream(f"Loaded image ID: {image.id}\n"))
                 loaded.append(Loaded(image, names))
         return loaded
+
+    async def _image(
+        self, archive: Archive, entry: ArchivedImage, lease: str, report: Progress | None
+    ) -> Image:
+        """Store an image; each layer is unpacked while those above it are still being stored."""
+        await self._installer.documents(entry.documents, lease)
+        stored = {layer.descriptor.digest: asyncio.Event() for layer in entry.layers}
+
+        async def store() -> None:
+            for layer in entry.layers:
+                await self._layer(archive, layer, lease, report)
+                stored[layer.descriptor.digest].set()
+
+        async def ready(layer: Descriptor) -> None:
+            if layer.digest in stored:
+                await stored[layer.digest].wait()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(store())
+                unpacking = group.create_task(self._installer.unpacked(entry.target, ready))
+        except ExceptionGroup as error:
+            raise first_of(error) from None
+        return unpacking.result()
 
     async def _layer(
         self, archive: Archive, layer: ArchivedLayer, lease: str, report: Progress | None

@@ -14,7 +14,7 @@ stay under their lease until it expires, so that a retry need not fetch them aga
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,6 +44,14 @@ GC_SNAPSHOT: Final = "containerd.io/gc.ref.snapshot"
 SOURCE: Final = "containerd.io/distribution.source"
 MAX_INDEXES: Final = 5  # inside each other
 UNCOMPRESSED: Final = "containerd.io/uncompressed"
+
+
+Ready = Callable[[Descriptor], Awaitable[None]]
+"""Waits until a layer's blob is there."""
+
+
+async def at_once(layer: Descriptor) -> None:
+    """For layers that are there."""
 
 
 @dataclass(frozen=True)
@@ -316,9 +324,10 @@ class Puller:
             label = f"{GC_SNAPSHOT}.{self._snapshots.snapshotter}"
             await self._content.set_labels(config_digest, {label: chain[-1]})
 
-    async def ensure_unpacked(self, image: Image) -> None:
+    async def ensure_unpacked(self, image: Image, ready: Ready = at_once) -> None:
         """Make the image's snapshots from its layers if they are not there (images brought by others).
 
+        `ready` is called with each layer that is to be unpacked, and returns when its blob is there.
         Raises `NotFound` when a layer's content is missing.
         """
         if not image.chain_id or await self._snapshots.exists(image.chain_id):
@@ -330,6 +339,7 @@ class Puller:
             ):
                 async with self._locks.of(chain_id):
                     if not await self._snapshots.exists(chain_id):
+                        await ready(layer)
                         await self._snapshots.unpack(layer, diff_id, parent, chain_id, lease)
                 parent = chain_id
             await self._hold_snapshots(image.id, image.chain_ids)
