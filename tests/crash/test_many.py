@@ -119,8 +119,8 @@ def figures(on: Rig) -> dict[str, int]:
 
 
 def a_shim_waits(on: Rig) -> bool:
-    """And its child, which the zygote has forked ahead for the next start."""
-    return sum(name_of(pid) == WAITING for pid in descendants(on.daemon.pid)) == 2
+    """And its two children, which the zygote has forked ahead for the next start."""
+    return sum(name_of(pid) == WAITING for pid in descendants(on.daemon.pid)) == 3
 
 
 def memory(pid: int) -> int:

@@ -33,8 +33,7 @@ def network_of(pid: int | str) -> str:
 
 def spare_of(shim: Shim) -> int:
     keeper = shim.pid  # it answers when it has made its child
-    (spare,) = children()[keeper]
-    return spare
+    return min(children()[keeper])  # a shim that has waited has one for the start as well, forked after it
 
 
 def networks_held(pid: int) -> Iterator[str]:

@@ -26,7 +26,7 @@ ADDRESS_NOTES: Final = [
     f"{above}{state}/io.containerd.runtime.v2.task/*/*/address" for above in ("", "*/") for state in BUNDLES
 ]
 MNT_DETACH: Final = 2
-# The name of a shim that the zygote has forked ahead, and of its child.
+# The name of a shim that the zygote has forked ahead, and of its children.
 WAITING: Final = "cutaway-waiting"
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -15,12 +15,11 @@ from cutaway.errors import FailedPrecondition
 from cutaway.linux import patience
 from cutaway.runc import state
 from cutaway.runc.commands.start import start, was_let_go
-from cutaway.shim import inside, programs
+from cutaway.shim import inside, programs, rehearsal
 from cutaway.shim.daemon import Parts
 from cutaway.shim.launch import Launcher, Result
 from cutaway.shim.loop import Loop
 from cutaway.shim.reaper import Reaper
-from cutaway.shim.rehearsal import rehearse
 from cutaway.trace import otlp, spans
 from cutaway.trace.context import ENVIRONMENT, SpanContext
 
@@ -73,6 +72,10 @@ def calls(loop: Loop, launcher: Launcher, argv: list[str], times: int, *, short:
 
 def say(text: str) -> None:
     os.write(1, text.encode())
+
+
+def nothing() -> None:
+    return
 
 
 def tell_process(argv: list[str]) -> int:
@@ -280,7 +283,7 @@ def test_a_child_forked_ahead_is_where_its_call_is(
         monkeypatch.setenv(name, "before")
     loaded = programs.only()
     assert loaded is not None
-    launcher.fork_ahead(loaded)
+    launcher.fork_ahead(loaded, nothing)
     spare = launcher.spare_pid
     monkeypatch.setenv("CHANGED", "after")
     monkeypatch.setenv("NEW", "after")
@@ -289,7 +292,26 @@ def test_a_child_forked_ahead_is_where_its_call_is(
     monkeypatch.chdir(tmp_path)
     launcher.prepare(path)
     result = call(loop, launcher, [path], short=False)
-    assert result.output == f"{spare} {tmp_path} ['before', 'after', 'after', None, None]"
+    where = f"{tmp_path} ['before', 'after', 'after', None, None]"
+    assert result.output == f"{spare} {where}"
+    first, second = calls(loop, launcher, [path], 2, short=True)
+    assert first.output.endswith(where)
+    assert int(first.output.split()[0]) not in {spare, os.getpid()}, "it has a child as well"
+    assert second.output.startswith(f"{os.getpid()} ")
+
+
+def test_a_call_that_is_not_short_leaves_the_child_of_one_that_is(
+    loop: Loop, launcher: Launcher, program: Callable[[Main], str]
+) -> None:
+    path = program(tell_process)
+    loaded = programs.only()
+    assert loaded is not None
+    launcher.fork_ahead(loaded, nothing)
+    launcher.prepare(path)
+    calls(loop, launcher, [path], 2, short=False)
+    (result,) = calls(loop, launcher, [path], 1, short=True)
+    assert result.status == 3
+    assert not result.output.startswith(f"{os.getpid()} ")
 
 
 def test_a_child_forked_ahead_for_another_program_is_let_go(
@@ -298,7 +320,7 @@ def test_a_child_forked_ahead_for_another_program_is_let_go(
     program(tell_process)
     loaded = programs.only()
     assert loaded is not None
-    launcher.fork_ahead(loaded)
+    launcher.fork_ahead(loaded, nothing)
     pidfd = os.pidfd_open(launcher.spare_pid)
     launcher.prepare("/bin/true")
     assert launcher.spare_pid == 0
@@ -333,9 +355,10 @@ def test_a_rehearsal_leaves_nothing_and_the_loop_goes_on(
     path = program(main)
     reaper = Reaper(loop)
     try:
-        before = os.listdir("/proc/self/fd")
-        rehearse(Parts(reaper), main)
-        assert os.listdir("/proc/self/fd") == before
+        before = {*os.listdir("/proc/self/fd")}
+        rehearsal.rehearse(Parts(reaper))
+        rehearsal.call(main)
+        assert {*os.listdir("/proc/self/fd")} <= before  # less, when what other tests have left is collected
         assert called[-2:] == ["start", "cutaway-rehearsal"]
         assert capfd.readouterr() == ("", "")
         assert call(loop, Launcher(reaper), [path], short=False).status == 1

@@ -217,15 +217,16 @@ def test_a_shim_that_has_died_waiting_is_not_missed(caller: Caller, tmp_path: Pa
     one_that_waits(caller, first)
 
 
-def test_the_shim_that_waits_ends_with_the_zygote_and_so_does_its_child() -> None:
+def test_the_shim_that_waits_ends_with_the_zygote_and_so_do_its_children() -> None:
     caller = Caller()
     pid = one_that_waits(caller)
-    wait_until(lambda: bool(children().get(pid)), "a child for the runtime's create")
-    (spare,) = children()[pid]
+    wait_until(lambda: len(children().get(pid, [])) == 2, "children for the runtime's create and start")
+    first, second = children()[pid]
     caller.process.kill()
     caller.process.wait(20)
     assert has_ended(pid, 10)
-    assert has_ended(spare, 10)
+    assert has_ended(first, 10)
+    assert has_ended(second, 10)
     caller.socket.close()
 
 

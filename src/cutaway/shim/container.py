@@ -110,6 +110,7 @@ class Container:
             self._host.observer.created(self)
             point("shim.create.told")
             self._host.loop.soon(self._look_for_pids)
+            self._host.loop.soon(lambda: self._host.launcher.prepare_short(self._binary))
             if self.init.pid:
                 self._host.reaper.expect(self.init.pid, self.init.reaped)
         finally:

@@ -21,7 +21,7 @@ from cutaway.trace.context import ENVIRONMENT
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
     from cutaway.shim.reaper import Exit, Reaper
@@ -59,22 +59,47 @@ class Child:
             self.ended.set()
 
 
+class _Ready:
+    """A child that waits for its call."""
+
+    __slots__ = ("child", "spare")
+
+    def __init__(self, spare: Spare, child: Child) -> None:
+        self.spare = spare
+        self.child = child
+
+
+def _settled(ready: _Ready | None, place: Place | None) -> _Ready | None:
+    """A child that has been told where it is; None when there is none (any more), or it is let go."""
+    if ready is None:
+        return None
+    if place is None or not ready.spare.settle(place):
+        ready.spare.dismiss()
+        return None
+    return ready
+
+
 class Launcher:
     """Starts children and learns of their end from the reaper."""
 
     def __init__(self, reaper: "Reaper") -> None:
         self._reaper = reaper
         self._loop = reaper.loop
-        self._spare: Spare | None = None
-        self._spare_child: Child | None = None
-        self._environment: dict[str, str] | None = None  # that a child forked ahead has
+        self._spare: _Ready | None = None
+        self._for_short: _Ready | None = None
+        self._environment: dict[str, str] | None = None  # that children forked ahead have
 
-    def fork_ahead(self, program: programs.Program) -> None:
-        """Have a child ready for a call of this program, before folder and environment of it are known."""
+    def fork_ahead(self, program: programs.Program, rehearse: "Callable[[], None]") -> None:
+        """Have children ready for a call of this program, and for a short one after it, before folder and
+        environment are known.
+
+        `rehearse` is for the second: what it does ahead.
+        """
         try:
-            self._keep(Spare(lambda end: _wait(program, end, ahead=True)))
+            self._spare = self._ready(lambda end: _wait(program, end, ahead=program.rehearse or rehearse))
+            self._for_short = self._ready(lambda end: _wait(program, end, ahead=rehearse))
         except OSError:
-            return  # whoever expects a call tries again
+            pass  # whoever expects a call tries again
         self._environment = dict(os.environ)
 
     def prepare(self, binary: str, expected: "Sequence[str]" = ()) -> None:
@@ -88,50 +113,60 @@ class Launcher:
         except NotFound:
             program = None  # the call itself will say so
         before, self._environment = self._environment, None
-        if self._spare is not None and before is not None:
-            place = Place(os.getcwd(), _changes(before, dict(os.environ)), list(expected))
-            if program is None or not self._spare.settle(place):
-                self._dismiss()
+        if before is not None:
+            changes = _changes(before, dict(os.environ))
+            place = Place(os.getcwd(), changes, list(expected))
+            self._spare = _settled(self._spare, place if program else None)
+            place = Place(place.cwd, changes, [])
+            self._for_short = _settled(self._for_short, place if program else None)
         if self._spare is not None or program is None:
             return
         try:
-            self._keep(Spare(lambda end: _wait(program, end, expected)))
+            self._spare = self._ready(lambda end: _wait(program, end, expected))
         except OSError:
             return  # the call itself will say so
 
-    def _keep(self, spare: Spare) -> None:
-        self._spare = spare
-        self._spare_child = Child(spare.pid)
-        self._reaper.expect(spare.pid, self._spare_child.exited)
+    def prepare_short(self, binary: str) -> None:
+        """A short call is to be expected: have a child ready for it as well, unless there is one."""
+        if self._for_short is not None:
+            return
+        try:
+            program = programs.find(find_executable(binary))
+            if program is not None:
+                self._for_short = self._ready(lambda end: _wait(program, end))
+        except (NotFound, OSError):
+            return  # the call itself will say so
 
-    def _dismiss(self) -> None:
-        if self._spare is not None:
-            self._spare.dismiss()
-        self._spare = self._spare_child = None
+    def _ready(self, main: "Callable[[socket.socket], NoReturn]") -> "_Ready":
+        spare = Spare(main)
+        child = Child(spare.pid)
+        self._reaper.expect(spare.pid, child.exited)
+        return _Ready(spare, child)
 
     @property
     def spare_pid(self) -> int:
         """The child that waits for a call; 0 without one."""
-        return self._spare.pid if self._spare else 0
+        return self._spare.child.pid if self._spare else 0
 
-    def _tell_spare(self, program: str, argv: list[str], descriptors: tuple[int, ...]) -> Child | None:
-        """The spare child, at work on this call; None without one. It is not kept for another."""
-        spare, child = self._spare, self._spare_child
-        self._spare = self._spare_child = None
-        if spare is None or child is None:
+    def _tell(
+        self, ready: "_Ready | None", program: str, argv: list[str], descriptors: tuple[int, ...]
+    ) -> Child | None:
+        """A child that waits, at work on this call; None without one. It is not kept for another."""
+        if ready is None:
             return None
-        if child.ended.is_set or programs.find(program) is None:
-            spare.dismiss()
+        if ready.child.ended.is_set or programs.find(program) is None:
+            ready.spare.dismiss()
             return None
         context = spans.current()
-        if not spare.tell(Call(argv, descriptors, context.traceparent if context else "")):
-            spare.dismiss()
+        if not ready.spare.tell(Call(argv, descriptors, context.traceparent if context else "")):
+            ready.spare.dismiss()
             return None
-        self._listen(spare, child)
-        return child
+        self._listen(ready)
+        return ready.child
 
-    def _listen(self, spare: Spare, child: Child) -> None:
+    def _listen(self, ready: "_Ready") -> None:
         """Learn the exit code before the process is gone. Its end, which the reaper sees, counts as well."""
+        spare, child = ready.spare, ready.child
 
         def heard(_: int) -> None:
             self._loop.forget(spare.fileno())
@@ -158,7 +193,8 @@ class Launcher:
         """
         program = find_executable(argv[0])
         if environment is None and not survives:
-            child = self._tell_spare(program, argv, descriptors)
+            ready, self._spare = self._spare, None
+            child = self._tell(ready, program, argv, descriptors)
             if child is not None:
                 return child
         pid = os.fork()
@@ -173,7 +209,8 @@ class Launcher:
     ) -> Result:
         """Run a program to its end and return what it wrote; without `merge`, stdout alone.
 
-        A `short` call of a program in memory is made in this process, if it has not to wait in there.
+        A `short` call of a program in memory is made in this process, if it has not to wait in there, and if
+        there is no child for it: the pages that it writes to are better the child's.
         The output goes through memory files, so nothing has to be read while it runs and a
         descendant that keeps them open delays nothing.
         """
@@ -184,6 +221,12 @@ class Launcher:
         try:
             status = None
             if short and not stdin:
+                ready, self._for_short = self._for_short, None
+                child = self._tell(ready, argv[0], argv, (null, stdout, stdout if merge else null))
+                if child is not None:
+                    await child.ended
+                    status = child.status
+            if short and not stdin and status is None:
                 try:
                     status = _inside(argv, stdout, stdout if merge else null)
                 except patience.WouldWait as raised:
@@ -261,18 +304,24 @@ def _changes(before: dict[str, str], after: dict[str, str]) -> "dict[str, str | 
 
 
 def _wait(
-    program: programs.Program, end: "socket.socket", expected: "Sequence[str]" = (), *, ahead: bool = False
+    program: programs.Program,
+    end: "socket.socket",
+    expected: "Sequence[str]" = (),
+    *,
+    ahead: "Callable[[], None] | None" = None,
 ) -> "NoReturn":
-    """In a child forked in advance: get ready, and be the program when told so."""
+    """In a child forked in advance: get ready, and be the program when told so.
+
+    `ahead` is what it does before it is told where it is; without that it is there.
+    """
     status = _NOT_EXECUTABLE
     try:
         gc.freeze()
         _die_with_parent()
         _reset_signals()
         processes.close_from(3, {end.fileno()})
-        if ahead:
-            if program.rehearse is not None:
-                program.rehearse()
+        if ahead is not None:
+            ahead()
             place = find_place(end)
             if place is None:
                 os._exit(0)

@@ -33,15 +33,13 @@ _BUNDLE = f"/proc/{_ID}"  # is not there and cannot be made
 _COMMAND = ["-namespace", _ID, "-address", _ID, "-publish-binary", _ID, "-id", _ID, "start"]
 
 
-def rehearse(parts: Parts, program: "Main | None") -> None:
-    """Raises OSError."""
+def rehearse(parts: Parts) -> None:
+    """What the shim itself does. Raises OSError."""
     words = arguments.parse(_COMMAND)
     try:
         _start(words)
         _serve(words, parts)
         _tell(parts)
-        if program is not None:
-            _call(program)
     finally:
         spans.configure("", None)  # else the shim in earnest would take itself for a part of this one
 
@@ -53,7 +51,7 @@ def _start(words: "Arguments") -> None:
 
 
 def _serve(words: "Arguments", parts: Parts) -> None:
-    """Answer requests, by a socket that only this process knows."""
+    """Answer a request, by a socket that only this process knows."""
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as listener,
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as client,
@@ -62,17 +60,8 @@ def _serve(words: "Arguments", parts: Parts) -> None:
         listener.listen()
         daemon = Daemon(words, Bootstrap(b"", words), listener, _BUNDLE, _ID, parts)
         client.connect(listener.getsockname())
-        client.send(_frame(1, "Create", shim_pb2.CreateTaskRequest(id=_ID, bundle=_BUNDLE)))
-        later = [_frame(3, "Start", shim_pb2.StartRequest(id=_ID))]
-
-        def answered(_: int) -> None:
-            client.recv(1 << 16)
-            if later:
-                client.send(later.pop())
-            else:
-                parts.loop.stop()
-
-        parts.loop.watch(client.fileno(), READ, answered)
+        client.send(_frame(1, "Start", shim_pb2.StartRequest(id=_ID)))
+        parts.loop.watch(client.fileno(), READ, lambda _: parts.loop.stop())
         daemon.serve()
         parts.loop.forget(client.fileno())
         daemon.hang_up()
@@ -97,8 +86,9 @@ def _tell(parts: Parts) -> None:
     nobody.publish(task_events_pb2.TaskStart(container_id=_ID, pid=1))
 
 
-def _call(program: "Main") -> None:
-    """A call of the runtime in this process."""
+def call(program: "Main") -> None:
+    """A short call of the runtime in this process, which nobody's collector hears of. Raises OSError."""
+    spans.configure(_ID, lambda _: None)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
         command = ["--root", _BUNDLE, "--log", "/dev/null", "--log-format", "json", "start", _ID]
@@ -107,3 +97,4 @@ def _call(program: "Main") -> None:
         return
     finally:
         os.close(null)
+        spans.configure("", None)

@@ -7,14 +7,14 @@ then. It is a fork of the zygote like any other: it has seen no request but its 
     zygote → shim    {"id": ..., "argv": ..., "env": ..., "cwd": ...} and three descriptors; or the end
 """
 
+import gc
 import os
 import socket
 from contextlib import suppress
 
 from cutaway.linux import processes
-from cutaway.shim import programs, start
+from cutaway.shim import programs, rehearsal, start
 from cutaway.shim.daemon import Parts
-from cutaway.shim.rehearsal import rehearse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,10 +67,11 @@ def get_ready() -> Parts:
     parts = Parts()
     program = programs.only()
     if program is not None:
-        parts.launcher.fork_ahead(program)
-    # After the fork, which would have what has been copied by then copied again.
+        parts.launcher.fork_ahead(program, lambda: rehearsal.call(program.main))
+    # After the forks, which would have what has been copied by then copied again.
     with suppress(OSError):  # what is not done ahead is done when it is needed
-        rehearse(Parts(parts.reaper), program.main if program is not None else None)
+        rehearsal.rehearse(Parts(parts.reaper))
+    gc.collect()  # what has been made for it lies in pages of our own, and can be made again there
     return parts
 
 

@@ -294,7 +294,9 @@ def _rehearse() -> None:
     parts = Parts()
     try:
         with suppress(OSError):  # who cannot do it in earnest is told so
-            rehearsal.rehearse(parts, program.main if program is not None else None)
+            rehearsal.rehearse(parts)
+            if program is not None:
+                rehearsal.call(program.main)
     finally:
         parts.reaper.close()
         spans.configure("", None)
