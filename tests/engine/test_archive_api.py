@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from cli.side_by_side import CUTAWAY
 from engine.archives import STAT, Answer, archive, described
 from engine.engine_stack import Stack
 from support.leftovers import temporary_base
@@ -314,6 +315,20 @@ def test_nothing_changed_is_null(pair: Pair) -> None:
     finally:
         for engine in (pair.theirs, pair.ours):
             engine.docker("rm", "same")
+
+
+@pytest.mark.parametrize("program", [None, CUTAWAY])
+def test_both_command_lines_on_our_engine(pair: Pair, base_dir: Path, program: Path | None) -> None:
+    engine = pair.ours
+    (base_dir / "in").mkdir()
+    (base_dir / "in/file").write_text("there and back")
+    engine.docker("cp", f"{base_dir}/in", "busy:/tmp/copied", program=program)
+    engine.docker("cp", "busy:/tmp/copied/.", f"{base_dir}/out", program=program)
+    assert (base_dir / "out/file").read_text() == "there and back"
+    assert "A /tmp/copied/file\n" in engine.docker("diff", "busy", program=program).stdout
+    failed = engine.docker("cp", "busy:/nope", str(base_dir), program=program, check=False)
+    assert failed.returncode == 1
+    assert failed.stderr == "Error: No such container:path: busy:/nope\n"
 
 
 def test_a_client_that_hangs_up_leaves_the_container_usable(pair: Pair) -> None:
