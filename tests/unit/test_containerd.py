@@ -217,6 +217,14 @@ def test_a_call_knows_its_namespace_and_lease(tmp_path: Path) -> None:
         async with served(tmp_path) as channel:
             answer = await ask(channel, "x", {**NAMESPACE, "containerd-lease": "l"})
             assert answer.image.name == "ns l"
+            table = methods(images_pb2.DESCRIPTOR, "Images")
+            call = channel.unary_unary(table["Get"].path)
+            # As a client in Go sends it that has changed its mind: the newer one comes first.
+            twice = [("containerd-namespace", name) for name in ("new", "old")]
+            raw = await call(
+                images_pb2.GetImageRequest(name="x").SerializeToString(), metadata=twice, timeout=20
+            )
+            assert images_pb2.GetImageResponse.FromString(raw).image.name == "new "
             code, text = await status_of(channel, "x", {})
             assert (code, text) == (
                 grpc.StatusCode.FAILED_PRECONDITION,

@@ -197,7 +197,11 @@ def _streaming(method: Method, function: Callable[[Any, Call], AsyncIterator[Mes
 
 
 def _call(method: Method, context: grpc.aio.ServicerContext) -> Call:
-    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    metadata: dict[str, str] = {}
+    for key, value in context.invocation_metadata() or ():
+        if isinstance(value, str):
+            # Of several the first counts: containerd's clients put a newer namespace before the old one.
+            metadata.setdefault(key, value)
     return Call(method, metadata, context.time_remaining)
 
 
