@@ -164,7 +164,7 @@ async def use(images: ImageService, registry: FakeRegistry) -> None:
 
 
 @settings(
-    max_examples=80,
+    max_examples=50,
     derandomize=True,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],
