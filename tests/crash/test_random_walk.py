@@ -120,6 +120,9 @@ class Walk:
         if fault and (name := "engine" if part == "engine" else "containerd") not in down:
             down.append(name)  # to be rid of the fault
         random.shuffle(down)
+        # One that died last of all has not been seen to.
+        down += [name for name in self.daemons if self.daemons[name].process.returncode is not None]
+        down = list(dict.fromkeys(down))
         for name in down:
             self.daemons[name].crash() if random.random() < 0.5 else self.daemons[name].stop()
         self._end(last)

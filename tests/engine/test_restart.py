@@ -236,6 +236,29 @@ def test_containerd_dies_while_the_engine_looks_at_what_there_is() -> None:
                 assert numbers == list(range(len(numbers)))
 
 
+@pytest.mark.parametrize("word", ["pause", "unpause"])
+def test_containerd_dies_when_it_has_paused_or_unpaused(word: str) -> None:
+    """Who asked was told that it failed; the container runs then, and can be paused and unpaused again."""
+    need("root", "docker", "busybox", "ctr")
+    with stack((), [VENV_BIN], OurContainerd) as made:
+        made.docker("run", "-d", "--name", "toy", "busybox", "sleep", "1000")
+        if word == "unpause":
+            made.docker("pause", "toy")
+        made.containerd.stop()
+        # The first call is adoption's Connect, the second its State.
+        made.containerd.env[FAULT] = "containerd.shims.answered:3"
+        made.containerd.start()
+        del made.containerd.env[FAULT]
+        if made.containerd.process.returncode is None:
+            made.fails(word, "toy")
+        made.containerd.process.wait()
+        made.containerd.start()
+        wait_until(lambda: made.docker("exec", "toy", "echo", "on", check=False) == "on\n", "it runs")
+        assert made.state("toy") == "running"
+        made.docker("pause", "toy")
+        made.docker("unpause", "toy")
+
+
 @pytest.mark.parametrize("who", ["engine", "containerd"])
 def test_a_container_goes_on_when_a_daemon_dies_over_its_commit(who: str) -> None:
     """It was paused for that, which is nobody's wish any more."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 from cutaway.containerd.pack.changes import Change, capability, read_link
 from cutaway.containerd.unpack.header import BLOCK
@@ -20,8 +20,11 @@ _KINDS = {stat.S_IFREG: b"0", stat.S_IFLNK: b"2", stat.S_IFCHR: b"3", stat.S_IFB
           stat.S_IFDIR: b"5", stat.S_IFIFO: b"6"}  # fmt: skip
 
 
-def layer(root: int, changes: Iterable[Change]) -> Iterator[bytes]:
-    """The layer that holds changes of the tree open as `root`. Raises `OSError`."""
+def layer(root: int, changes: Iterable[Change]) -> Generator[bytes, None, None]:
+    """The layer that holds changes of the tree open as `root`; to be closed if it is not read to its end.
+
+    Raises `OSError`.
+    """
     writer = _Layer(root)
     for change in changes:
         yield from writer.parents(change.path)

@@ -6,7 +6,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from cutaway.containerd.app import App
@@ -83,7 +83,9 @@ class Diff(Service):
         with ExitStack() as held:
             left = _opened(held, [read_only(one) for one in old], folder) if old else None
             right = _opened(held, [read_only(one) for one in new], folder)
-            return pack(layer(right, changes(left, right)), media_type, fd)
+            # Closed before the mounts are: in the middle of a file it has that open.
+            parts = held.enter_context(closing(layer(right, changes(left, right))))
+            return pack(parts, media_type, fd)
 
 
 def _opened(held: ExitStack, mounts: Sequence[Mount], folder: Path) -> int:

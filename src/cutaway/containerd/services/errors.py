@@ -31,7 +31,8 @@ CODES: dict[type[errors.CutawayError], grpc.StatusCode] = {
     errors.Unknown: grpc.StatusCode.UNKNOWN,
 }
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+# No room, or no more open files.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
 
 def code_of(error: BaseException) -> grpc.StatusCode:

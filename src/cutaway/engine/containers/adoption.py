@@ -117,9 +117,11 @@ class Monitor:
             return
         task = await self._parts.runtime.task(container.id)
         if task is not None and task.status in _LIVE and stored.status not in _GOING:
-            if first:
-                async with container.lock:
+            async with container.lock:
+                if first:
                     await self._adopt(container, task)
+                else:
+                    await self._agree_on_pause(container)
         elif stored.is_running:
             if first:
                 self._reopen(container)
@@ -168,6 +170,17 @@ class Monitor:
         self._parts.index.save(container)
         self._reopen(container)
         log.info("container %s runs (pid %d): adopted", container.short_id, container.state.pid)
+
+    async def _agree_on_pause(self, container: Container) -> None:
+        """A pause or its end may have been done without an answer: the caller was told that it failed."""
+        task = await self._parts.runtime.task(container.id)
+        if task is None:
+            return
+        if container.state.status is Status.PAUSED and task.status is TaskStatus.RUNNING:
+            container.state = container.state.become(Status.RUNNING)
+            self._parts.index.save(container)
+        elif container.state.status is Status.RUNNING and task.status is TaskStatus.PAUSED:
+            await self._parts.runtime.resume(container.id)
 
     def _reopen(self, container: Container) -> None:
         """Our ends of its FIFOs, with what has gathered in them."""

@@ -105,7 +105,12 @@ class ContainerLog:
         self.wake()
 
     def _flush(self, batch: bytearray) -> None:
-        _write_all(self._fd, bytes(batch))
+        """Write whole entries or none: on a full disk half of one would spoil the next."""
+        try:
+            _write_all(self._fd, bytes(batch))
+        except OSError:
+            os.ftruncate(self._fd, self._size)
+            raise
         self._size += len(batch)
         batch.clear()
 
