@@ -27,7 +27,7 @@ test: dev peers ## all tests, real peers included
 test-vm: dev peers ## boot a kernel with cgroup v2 only under qemu and run tests in it
 	@.venv/bin/python -m tools.vm $(ARGS)
 
-test-vm-all: dev peers ## in that machine all tests of the runtime and the shim as well: an hour
+test-vm-all: dev peers ## in that machine all tests of the runtime and the shim as well: slow
 	@.venv/bin/python -m tools.vm --all $(ARGS)
 
 check: dev ## ruff, mypy --strict, import directions, generated code

@@ -73,7 +73,7 @@ def arguments(words: Sequence[str], tests: Sequence[str]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="vm", description="Run tests on a kernel with cgroup v2 alone.")
-    parser.add_argument("--all", action="store_true", help="all tests of the runtime and the shim, an hour")
+    parser.add_argument("--all", action="store_true", help="all tests of the runtime and the shim as well")
     parser.add_argument("--memory", type=int, default=3072, help="MiB (default: %(default)s)")
     parser.add_argument("--cpus", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--timeout", type=float, help=f"seconds (default: {LIMIT}, or {LIMIT_ALL})")
