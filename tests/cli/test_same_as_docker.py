@@ -184,7 +184,8 @@ def test_questions_and_small_deeds(world: SideBySide, line: str) -> None:
     ("command", "template"),
     [
         ("ps -a", "{{.ID}} {{.Names}} {{.Image}} {{.Command}} {{.State}}"),
-        ("ps -a", "{{json .Ports}} {{.Labels}} {{.Networks}}"),
+        ("ps -a", "{{json .Ports}} {{.Networks}}"),
+        ("ps -a --filter name=w2", "{{.Labels}}"),  # docker gives more than one in any order
         ("ps -a", "table {{.Names}}\t{{.Image}}"),
         ("ps -a", '{{.Label "k"}} {{.Mounts}} {{.LocalVolumes}} {{upper .Names}}'),
         ("images", "{{.Repository}}:{{.Tag}} {{.Digest}} {{.Size}} {{.CreatedAt}}"),

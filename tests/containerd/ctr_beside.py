@@ -21,6 +21,8 @@ def settled(text: str, daemon: Containerd) -> str:
     text = re.sub(r"\d{4}-\d\d-\d\d[T ][\d:.]+( \+0000 UTC|Z)", "TIME", text)
     text = re.sub(r"(Less than a second|\d+ (second|minute)s?)( ago)?", "AGE", text)
     text = re.sub(r"elapsed: .*|unpacking .*|done: .*", "", text)
+    # Whom else a blob was pushed to: ctr's pushes note that side by side, each over what it has read.
+    text = re.sub(r"(distribution\.source\.[^=]+=[^,\s]+)(,library/\w+)+", r"\1", text)
     # containerd's snapshotters have keys of their own, which show in some of its errors.
     text = re.sub(rf"{namespace_of(daemon)}/\d+/", "", text).replace(namespace_of(daemon), "NAMESPACE")
     text = re.sub(

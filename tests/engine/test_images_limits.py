@@ -136,7 +136,7 @@ def test_a_layer_that_two_pulls_want_is_asked_for_once_and_both_get_it(stack: St
     """The second one comes while the first is still being sent."""
 
     async def work(service: ImageService, registry: FakeRegistry) -> None:
-        first, second = small_image("shared", "one"), small_image("shared", "two")
+        first, second = small_image("wanted by two", "one"), small_image("wanted by two", "two")
         shared = first.blobs()[1]
         registry.add(first, "1")
         registry.add(second, "2")

@@ -91,7 +91,7 @@ def is_gone(pid: int) -> bool:
     try:
         with open(f"/proc/{pid or 'none'}/stat") as file:  # 0: it had ended when it was looked up
             return file.read().rpartition(")")[2].split()[0] in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
 
 

@@ -226,6 +226,16 @@ def test_a_preserved_descriptor_must_be_open(ours: Runtime, bundle: Bundle, name
     assert "unable to stat preserved-fd 0 (of 20): stat /proc/self/fd/3: no such file" in result.error
 
 
+def test_a_descriptor_of_the_runtimes_own_is_not_preserved(
+    ours: Runtime, bundle: Bundle, name: str, place: Path
+) -> None:
+    """Its log is open by then, and the folder that it was called in (CVE-2024-21626)."""
+    words = ("--log", place / "log", "run", "--preserve-fds", "1", "--bundle", bundle, name)
+    result = ours(*words)
+    assert result.code == 1
+    assert "unable to stat preserved-fd 0 (of 1)" in result.err
+
+
 @contextmanager
 def console_socket(path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as listener:

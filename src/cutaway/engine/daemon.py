@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -177,12 +178,15 @@ def image_settings(settings: Settings) -> ImageSettings:
 
 
 def identity(path: Path) -> str:
-    """The daemon's id, made once and kept."""
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        made = str(uuid.uuid4())
-        temporary = path.with_suffix(".new")
-        temporary.write_text(made + "\n")
-        os.replace(temporary, path)
-        return made
+    """The daemon's id, made once and kept. A file that a power loss has emptied counts as none."""
+    with contextlib.suppress(FileNotFoundError):
+        if found := path.read_text().strip():
+            return found
+    made = str(uuid.uuid4())
+    temporary = path.with_suffix(".new")
+    with temporary.open("w") as file:
+        file.write(made + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    return made

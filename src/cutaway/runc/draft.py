@@ -122,13 +122,11 @@ def inherited_fds(process: "Process", preserved: int) -> int:
         if listen:
             process.env = [*process.env, f"LISTEN_FDS={listen}", "LISTEN_PID=1"]
     for fd in range(3, 3 + listen + preserved):
-        try:
-            os.fstat(fd)
-        except OSError:
+        if not _was_inherited(fd):
             raise InvalidArgument(
                 f"unable to stat preserved-fd {fd - 3 - listen} (of {preserved}): "
                 f"stat /proc/self/fd/{fd}: no such file or directory"
-            ) from None
+            )
     return listen + preserved
 
 
@@ -202,6 +200,15 @@ def _steps(drawn: Draft, namespaces: NamespacePlan, pid_file: str, *, lenient: b
     yield stage
     yield parent.LetInitRun(making, ours, "resume", "ready", manager, agent(making, state.CREATING))
     yield parent.SaveReady(making, stage)
+
+
+def _was_inherited(fd: int) -> bool:
+    """Whether a descriptor comes from our caller: those of our own (the log, a directory) are closed on exec,
+    and given away they would lead out of the container (CVE-2024-21626)."""
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False
 
 
 def _host_mounts(making: "Making", namespaces: NamespacePlan) -> "list[step.Step]":
