@@ -58,6 +58,7 @@ PACKAGES = (
     "buildah",
     "dbus-daemon",
     "dbus-bin",
+    "libfaketime",
 )
 
 # What only a few need; each group lies in a folder of its own, laid out like the peers' own.

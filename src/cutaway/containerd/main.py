@@ -12,6 +12,7 @@ import sys
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
+from cutaway import heap
 from cutaway.containerd import config as settings
 from cutaway.containerd import open_files, publish
 from cutaway.containerd.locks import RootLock, clear_socket
@@ -37,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         if publish.asked_for(words := sys.argv[1:] if argv is None else argv):
             return publish.main(words)
         config = settings.load(argv)
+        heap.share()
         start_logging(config)
         with ExitStack() as held:
             prepare(config, held)

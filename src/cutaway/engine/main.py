@@ -19,6 +19,7 @@ _LEVELS = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "error": "ERROR"
 
 def main(argv: list[str] | None = None) -> int:
     """Run the daemon in the foreground until it is told to end; returns the exit code."""
+    from cutaway import heap
     from cutaway.engine import settings
 
     try:
@@ -27,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         if os.geteuid() != 0:
             print("cutawayd: needs to be started by root", file=sys.stderr)
             return 1
+        heap.share()
         return _run(chosen)
     except CutawayError as error:
         print(f"cutawayd: {error}", file=sys.stderr)
