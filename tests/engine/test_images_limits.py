@@ -136,7 +136,9 @@ def test_a_layer_that_two_pulls_want_is_asked_for_once_and_both_get_it(stack: St
     """The second one comes while the first is still being sent."""
 
     async def work(service: ImageService, registry: FakeRegistry) -> None:
-        first, second = small_image("wanted by two", "one"), small_image("wanted by two", "two")
+        # No other test's layers: what containerd has of them nobody would ask for.
+        first = small_image("wanted by two", "wanted by the first")
+        second = small_image("wanted by two", "wanted by the second")
         shared = first.blobs()[1]
         registry.add(first, "1")
         registry.add(second, "2")
