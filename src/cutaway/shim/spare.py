@@ -59,6 +59,21 @@ class Place:
                 os.environ[name] = value
 
 
+def fork_to_wait(main: "Callable[[socket.socket], NoReturn]") -> tuple[int, socket.socket]:
+    """Fork; the child enters `main` with its end of a socket. Its pid and our end. Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            main(theirs)
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return pid, ours
+
+
 class Spare:
     """The shim's end."""
 
@@ -66,16 +81,7 @@ class Spare:
 
     def __init__(self, main: "Callable[[socket.socket], NoReturn]") -> None:
         """Fork; the child enters `main` with its end of the socket. Raises OSError."""
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            self.pid = os.fork()
-            if self.pid == 0:
-                main(theirs)
-        except OSError:
-            self._socket.close()
-            raise
-        finally:
-            theirs.close()
+        self.pid, self._socket = fork_to_wait(main)
 
     def tell(self, call: Call) -> bool:
         """Have it run; False when it is gone, or the call is too large to be told."""

@@ -8,13 +8,13 @@ then. It is a fork of the zygote like any other: it has seen no request but its 
 """
 
 import gc
-import os
 import socket
 from contextlib import suppress
 
 from cutaway.linux import processes
 from cutaway.shim import programs, rehearsal, start
 from cutaway.shim.daemon import Parts
+from cutaway.shim.spare import fork_to_wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,16 +34,7 @@ class WaitingShim:
 
     def __init__(self, main: "Callable[[socket.socket], NoReturn]") -> None:
         """Fork; the child enters `main` with its end of the socket. Raises OSError."""
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            self.pid = os.fork()
-            if self.pid == 0:
-                main(theirs)
-        except OSError:
-            self._socket.close()
-            raise
-        finally:
-            theirs.close()
+        self.pid, self._socket = fork_to_wait(main)
 
     def ask(self, packet: bytes, descriptors: list[int]) -> bool:
         """Pass a request on, the only one; False when it is gone, and another has to be forked."""

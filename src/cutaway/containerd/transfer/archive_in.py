@@ -13,13 +13,22 @@ from typing import BinaryIO, Final
 
 from cutaway.containerd.pack.compress import DOCKER, pack
 from cutaway.containerd.transfer.blobs import MAX_DOCUMENT, MAX_ENTRIES, Blobs, check
-from cutaway.containerd.transfer.images import IMAGE_NAME
-from cutaway.containerd.transfer.progress import REF_NAME, is_layer
+from cutaway.containerd.transfer.progress import is_layer
 from cutaway.errors import InvalidArgument, NotFound, ResourceExhausted
 from cutaway.oci import document
+from cutaway.oci.archive.listings import (
+    FULL_NAME,
+    INDEX,
+    LAYOUT,
+    MANIFEST,
+    REF_NAME,
+    VERSION,
+    Item,
+    Layout,
+    items,
+)
 from cutaway.oci.archive.spool import MAGIC_SIZE, compression_of, spooled, spooled_raw
 from cutaway.oci.archive.tarfiles import Archive, Member
-from cutaway.oci.document import field
 from cutaway.oci.image_spec import (
     DOCKER_CONFIG,
     DOCKER_MANIFEST,
@@ -32,10 +41,6 @@ from cutaway.oci.image_spec import (
 )
 from cutaway.registry import reference
 
-LAYOUT: Final = "oci-layout"
-INDEX: Final = "index.json"
-VERSION: Final = "1.0.0"
-MANIFEST: Final = "manifest.json"
 GZIP: Final = f"{DOCKER}.gzip"
 UNCOMPRESSED: Final = "containerd.io/uncompressed"
 
@@ -43,22 +48,6 @@ _FOREIGN: Final = (
     "application/vnd.oci.image.layer.nondistributable.",
     "application/vnd.docker.image.rootfs.foreign.",
 )
-
-
-class _Layout(document.Document):
-    image_layout_version: str
-
-
-class _Item(document.Document):
-    config: str = field(name="Config")
-    repo_tags: list[str] | None = field(default=None, name="RepoTags")
-    layers: list[str] | None = field(default=None, name="Layers")
-
-
-class _List(document.Document):
-    """The file is a bare list; this gives it a name to decode it by."""
-
-    images: list[_Item]
 
 
 async def spool(pieces: AsyncIterator[bytes], folder: Path, media_type: str) -> BinaryIO:
@@ -108,7 +97,7 @@ class Importer:
 
     async def _layout(self) -> Descriptor:
         raw = await asyncio.to_thread(self.archive.read, LAYOUT, MAX_DOCUMENT)
-        version = document.loads(_Layout, raw, LAYOUT).image_layout_version
+        version = document.loads(Layout, raw, LAYOUT).image_layout_version
         if version != VERSION:
             raise InvalidArgument(f"unsupported OCI version {version[:40]}")
         if INDEX not in self.archive:
@@ -120,15 +109,15 @@ class Importer:
 
     async def _docker(self) -> Descriptor:
         raw = await asyncio.to_thread(self.archive.read, MANIFEST, MAX_DOCUMENT)
-        items = document.loads(_List, b'{"images":' + raw + b"}", MANIFEST).images
-        if len(items) > MAX_ENTRIES:
-            raise ResourceExhausted(f"{MANIFEST}: {len(items)} images: at most {MAX_ENTRIES} allowed")
+        found = items(raw)
+        if len(found) > MAX_ENTRIES:
+            raise ResourceExhausted(f"{MANIFEST}: {len(found)} images: at most {MAX_ENTRIES} allowed")
         manifests: list[Descriptor] = []
-        for item in items:
+        for item in found:
             made = await self._image(item)
             names = [str(reference.parse(text).with_default_tag()) for text in item.repo_tags or []]
             for name in names:
-                named = {IMAGE_NAME: name, REF_NAME: object_of(name)}
+                named = {FULL_NAME: name, REF_NAME: object_of(name)}
                 manifests.append(
                     Descriptor(media_type=made.media_type, digest=made.digest, size=made.size,
                                annotations=named, platform=made.platform)
@@ -138,7 +127,7 @@ class Importer:
         index = Index(schema_version=2, media_type=OCI_INDEX, manifests=manifests)
         return await self.blobs.write_document(OCI_INDEX, document.dumps(index).encode())
 
-    async def _image(self, item: _Item) -> Descriptor:
+    async def _image(self, item: Item) -> Descriptor:
         if item.config not in self.archive:
             raise InvalidArgument(f'image config "{item.config[:200]}" not found')
         raw = await asyncio.to_thread(self.archive.read, item.config, MAX_DOCUMENT)

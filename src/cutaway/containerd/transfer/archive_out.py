@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from cutaway.containerd.metadata.images import Image
-from cutaway.containerd.transfer.archive_in import INDEX, LAYOUT, MANIFEST, VERSION, is_foreign, object_of
+from cutaway.containerd.transfer.archive_in import is_foreign, object_of
 from cutaway.containerd.transfer.blobs import Blobs
-from cutaway.containerd.transfer.images import IMAGE_NAME, descriptor_of, matches
-from cutaway.containerd.transfer.progress import REF_NAME
+from cutaway.containerd.transfer.images import descriptor_of, matches
 from cutaway.errors import InvalidArgument, NotFound
 from cutaway.oci import document, jsontext
+from cutaway.oci.archive.listings import FULL_NAME, INDEX, LAYOUT, MANIFEST, REF_NAME, VERSION
 from cutaway.oci.image_spec import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX, Descriptor, Index, Platform
 from cutaway.registry import reference
 
@@ -56,7 +56,7 @@ class Exporter:
     async def _entry(self, image: Image) -> Descriptor:
         """What index.json says of an image."""
         target = descriptor_of(image)
-        annotations = {**(target.annotations or {}), IMAGE_NAME: image.name, REF_NAME: object_of(image.name)}
+        annotations = {**(target.annotations or {}), FULL_NAME: image.name, REF_NAME: object_of(image.name)}
         info = await self._blobs.info(target.digest)
         if info is None:
             raise NotFound(f"content {target.digest}: not found")
@@ -65,7 +65,7 @@ class Exporter:
         return target
 
     async def _take(self, entry: Descriptor, indexes: dict[str, Descriptor]) -> None:
-        name = (entry.annotations or {})[IMAGE_NAME]
+        name = (entry.annotations or {})[FULL_NAME]
         if entry.media_type in MANIFEST_TYPES:
             await self._take_tree(entry)
             self._names.setdefault(entry.digest, (entry, []))[1].append(name)

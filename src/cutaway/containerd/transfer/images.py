@@ -10,15 +10,14 @@ from typing import Final
 from cutaway.containerd.app import App
 from cutaway.containerd.metadata import images
 from cutaway.containerd.metadata.images import Image, Target
-from cutaway.containerd.transfer.progress import REF_NAME
 from cutaway.errors import AlreadyExists, NotFound, Unimplemented
+from cutaway.oci.archive.listings import FULL_NAME, REF_NAME
 from cutaway.oci.image_spec import CONFIG_TYPES, INDEX_TYPES, MANIFEST_TYPES, Descriptor, Platform
 from cutaway.pb import image_events_pb2 as events
 from cutaway.pb import platform_pb2
 from cutaway.pb import transfer_types_pb2 as pb
 from cutaway.registry.client.platforms import rank
 
-IMAGE_NAME: Final = "io.containerd.image.name"
 BACK_REFERENCE: Final = "containerd.io/gc.bref.image"
 EXPIRE: Final = "containerd.io/gc.expire"
 
@@ -153,7 +152,7 @@ class ImageStore:
 def _name_of(entry: Descriptor, prefix: pb.ImageReference) -> str:
     """What an archive's entry is to be called: a whole name it has, or the prefix with its tag, or ""."""
     annotations = entry.annotations or {}
-    if full := annotations.get(IMAGE_NAME, ""):
+    if full := annotations.get(FULL_NAME, ""):
         # Containerd's own annotation holds a whole name, or is none.
         return full if _prefixed(full, prefix) == full else ""
     short = annotations.get(REF_NAME, "")

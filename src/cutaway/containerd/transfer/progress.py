@@ -13,13 +13,13 @@ from typing import Final
 
 from cutaway.containerd.transfer.streams import Stream
 from cutaway.errors import Cancelled
+from cutaway.oci.archive.listings import REF_NAME
 from cutaway.oci.image_spec import CONFIG_TYPES, INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from cutaway.pb import transfer_types_pb2 as pb
 from cutaway.pb.descriptor_pb2 import Descriptor as DescriptorMessage
 
 INTERVAL: Final = 0.3  # seconds between two reports on one blob
 PATIENCE: Final = 10.0  # seconds that a client has to read the last ones
-REF_NAME: Final = "org.opencontainers.image.ref.name"
 
 _LAYERS: Final = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
 

@@ -19,9 +19,10 @@ from cutaway.engine.images.archived import (
 )
 from cutaway.engine.images.content import MAX_DOCUMENT
 from cutaway.oci import document
+from cutaway.oci.archive import listings
+from cutaway.oci.archive.listings import MANIFEST
 from cutaway.oci.archive.spool import MAGIC_SIZE, compression_of
 from cutaway.oci.archive.tarfiles import Archive, Member
-from cutaway.oci.document import field
 from cutaway.oci.image_spec import (
     DOCKER_CONFIG,
     DOCKER_LAYER,
@@ -35,35 +36,22 @@ from cutaway.oci.image_spec import (
 from cutaway.registry import reference
 from cutaway.registry.reference import Reference, is_digest
 
-MANIFEST: Final = "manifest.json"
 MAX_IMAGES: Final = 1000
 MAX_LAYERS: Final = 1000
 
 _TYPES: Final = {"": DOCKER_LAYER, "gzip": DOCKER_LAYER_GZIP, "zstd": OCI_LAYER_ZSTD}
 
 
-class _Item(document.Document):
-    config: str = field(name="Config")
-    repo_tags: list[str] | None = field(default=None, name="RepoTags")
-    layers: list[str] | None = field(default=None, name="Layers")
-
-
-class _List(document.Document):
-    """The file is a bare list; this gives it a name to decode it by."""
-
-    images: list[_Item]
-
-
 def read_images(archive: Archive) -> list[ArchivedImage]:
     """Every image of the archive. Raises `InvalidArgument`, `NotFound` for parts that are missing."""
     raw = archive.read(MANIFEST, MAX_DOCUMENT)
-    items = document.loads(_List, b'{"images":' + raw + b"}", MANIFEST).images
+    items = listings.items(raw)
     if len(items) > MAX_IMAGES:
         raise errors.ResourceExhausted(f"{MANIFEST}: {len(items)} images: at most {MAX_IMAGES} allowed")
     return [_read(archive, item) for item in items]
 
 
-def _read(archive: Archive, item: _Item) -> ArchivedImage:
+def _read(archive: Archive, item: listings.Item) -> ArchivedImage:
     raw = archive.read(item.config, MAX_DOCUMENT)
     config = document.loads(ImageConfig, raw, f"image configuration {item.config}")
     diff_ids, names = config.rootfs.diff_ids, item.layers or []

@@ -16,6 +16,7 @@ from cutaway.engine.images.install import Installer
 from cutaway.engine.images.model import Image
 from cutaway.engine.images.progress import LayerProgress, Progress, stream
 from cutaway.engine.images.pull import first_of
+from cutaway.oci.archive import listings
 from cutaway.oci.archive.spool import spooled
 from cutaway.oci.archive.tarfiles import Archive
 from cutaway.oci.image_spec import Descriptor
@@ -119,7 +120,7 @@ class Loader:
 def _read_images(archive: Archive) -> list[ArchivedImage]:
     if oci_layout.is_layout(archive):
         return oci_layout.read_images(archive)
-    if docker_archive.MANIFEST in archive:
+    if listings.MANIFEST in archive:
         return docker_archive.read_images(archive)
     raise errors.InvalidArgument(
         "invalid archive: neither manifest.json (docker save, 1.10 and later) nor an OCI image layout in it"

@@ -18,6 +18,7 @@ from cutaway.engine.images.archived import (
 )
 from cutaway.engine.images.content import MAX_DOCUMENT
 from cutaway.oci import document
+from cutaway.oci.archive.listings import FULL_NAME, INDEX, LAYOUT, REF_NAME, VERSION, Layout
 from cutaway.oci.archive.tarfiles import Archive
 from cutaway.oci.image_spec import CONFIG_TYPES, INDEX_TYPES, MANIFEST_TYPES, Descriptor, Index
 from cutaway.registry import reference
@@ -25,17 +26,8 @@ from cutaway.registry.client.manifests import Fetched, read_index, read_manifest
 from cutaway.registry.client.platforms import is_attestation
 from cutaway.registry.reference import Reference, is_digest
 
-LAYOUT: Final = "oci-layout"
-INDEX: Final = "index.json"
-VERSION: Final = "1.0.0"
-FULL_NAME: Final = "io.containerd.image.name"
-REF_NAME: Final = "org.opencontainers.image.ref.name"
 MAX_DEPTH: Final = 4  # of indexes inside indexes
 MAX_ENTRIES: Final = 1000
-
-
-class _Layout(document.Document):
-    image_layout_version: str
 
 
 def is_layout(archive: Archive) -> bool:
@@ -45,7 +37,7 @@ def is_layout(archive: Archive) -> bool:
 
 def read_images(archive: Archive) -> list[ArchivedImage]:
     """Every image that index.json names, those with one digest as one."""
-    layout = document.loads(_Layout, archive.read(LAYOUT, MAX_DOCUMENT), LAYOUT)
+    layout = document.loads(Layout, archive.read(LAYOUT, MAX_DOCUMENT), LAYOUT)
     if layout.image_layout_version != VERSION:
         raise errors.InvalidArgument(
             f"{LAYOUT}: version {layout.image_layout_version[:40]!r}: expected {VERSION}"

@@ -19,10 +19,10 @@ from cutaway import errors
 from cutaway.engine.images.archived import to_json
 from cutaway.engine.images.content import ContentStore
 from cutaway.engine.images.model import Image
-from cutaway.engine.images.oci_layout import FULL_NAME, INDEX, LAYOUT, REF_NAME, VERSION
 from cutaway.engine.images.parts import PartsFinder
 from cutaway.engine.images.restore import Restorer
 from cutaway.engine.images.store import ImageStore
+from cutaway.oci.archive.listings import FULL_NAME, INDEX, LAYOUT, REF_NAME, VERSION
 from cutaway.oci.document import encode
 from cutaway.oci.image_spec import DOCKER_LAYER, OCI_INDEX, Descriptor
 from cutaway.registry import reference
